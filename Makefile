@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make demo`, `make test`.  Both set up their own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+
+.PHONY: demo test bench lint build clean coverage-table
+.DEFAULT_GOAL := test
+
+$(VENV)/.packages: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.built: $(VENV)/.packages pyproject.toml setup.py $(PYX)
+	SPOOLQ_REQUIRE_COMPILED=1 $(BIN)/pip install --quiet --disable-pip-version-check \
+	    --no-build-isolation --no-deps --editable .
+	touch $@
+
+build: $(VENV)/.built
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The whole suite on the compiled rooms, then codec and spool once more on their plain twins.
+test: lint
+	$(BIN)/python -m pytest
+	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/columns tests/qwp tests/spool
+
+demo: build
+	$(BIN)/spoolq demo
+
+bench: build
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf build $(VENV) src/*.egg-info
+	find src -name '*.so' -delete -o -name '*.c' -delete

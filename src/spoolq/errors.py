@@ -1,0 +1,161 @@
+"""All exceptions of spoolq: one tree, rooted at `SpoolqError`.
+
+Split by whose move it is next:
+
+- `ConfigError`: the connect string or a keyword; nothing was touched yet.
+- `InputError`: a row or a value; the row was undone whole, earlier rows stay buffered.
+- `BackpressureError`: the spool is full; rows stay buffered, try again later.
+- `ConnectError` and below: no usable server.
+- `ServerRejection`: the server refused a frame for good.
+- `DeliveryTimeout`: time ran out while frames were unacknowledged; they are still queued.
+- `StorageError`: the local spool.
+- `ClosedError`, `ReentryError`, `ForkedError`: a call that cannot be served by this object now.
+
+Every error carries ``in_doubt``: False means nothing of the failed call was queued, so repeating it
+is safe; True means some of it was queued and may be delivered, so wait instead of resending.
+Texts never hold secrets.  Imports nothing of spoolq.
+"""
+
+from __future__ import annotations
+
+
+class SpoolqError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+
+
+class ConfigError(SpoolqError, ValueError):
+    """A connect string or keyword is wrong; raised before any socket or file is touched.
+
+    ``key`` names the setting, or is None when the grammar itself is broken.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class InputError(SpoolqError, ValueError):
+    """A row, a column or a value cannot be sent; the row left no trace.
+
+    ``table`` and ``column`` name the place; ``column`` is None when the fault is the row's.
+    """
+
+    def __init__(self, message: str, *, table: str | None = None, column: str | None = None) -> None:
+        super().__init__(message)
+        self.table = table
+        self.column = column
+
+
+class InvalidNameError(InputError):
+    """A table or column name the server would refuse."""
+
+
+class SymbolDictionaryFull(InputError):
+    """The symbol dictionary reached a limit; use VARCHAR for the column that is named."""
+
+
+class FrameTooLarge(InputError):
+    """One row alone is larger than a frame may be.
+
+    ``size`` and ``limit`` are bytes.
+    """
+
+    def __init__(
+        self, message: str, *, size: int, limit: int, table: str | None = None, column: str | None = None
+    ) -> None:
+        super().__init__(message, table=table, column=column)
+        self.size = size
+        self.limit = limit
+
+
+class BackpressureError(SpoolqError, TimeoutError):
+    """The spool stayed full for the whole append deadline; the rows are still buffered."""
+
+
+class ConnectError(SpoolqError, ConnectionError):
+    """No endpoint gave a usable connection.
+
+    ``tag`` is ``never-connected-budget-exhausted`` or ``connection-lost-budget-exhausted`` when a
+    time budget ended the attempts, else None (behaviour.md 5.5).
+    """
+
+    def __init__(self, message: str, *, tag: str | None = None) -> None:
+        super().__init__(message)
+        self.tag = tag
+
+
+class AuthError(ConnectError):
+    """A server refused the credentials (401 or 403): terminal for the whole endpoint list.
+
+    ``status`` is the HTTP status.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RoleMismatchError(ConnectError):
+    """Every endpoint answered 421: none of them takes writes now."""
+
+
+class ServerRejection(SpoolqError):
+    """The server refused a frame and the policy is terminal; the sender has stopped.
+
+    Attributes (behaviour.md 6.3): ``category`` and ``policy`` (names), ``status`` (wire byte or
+    None), ``server_text`` (at most 1,024 bytes of UTF-8), ``message_sequence`` (position on that
+    connection, or None), ``from_fsn`` and ``to_fsn`` (the frames concerned).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        category: str,
+        policy: str = "terminal",
+        status: int | None = None,
+        server_text: str = "",
+        message_sequence: int | None = None,
+        from_fsn: int = -1,
+        to_fsn: int = -1,
+    ) -> None:
+        super().__init__(message)
+        self.category = category
+        self.policy = policy
+        self.status = status
+        self.server_text = server_text
+        self.message_sequence = message_sequence
+        self.from_fsn = from_fsn
+        self.to_fsn = to_fsn
+
+
+class DeliveryTimeout(SpoolqError, TimeoutError):
+    """Frames were still unacknowledged when the wait ended.
+
+    ``published_fsn`` and ``acked_fsn`` are the watermarks at that moment (-1 when none).
+    """
+
+    def __init__(self, message: str, *, published_fsn: int, acked_fsn: int) -> None:
+        super().__init__(message)
+        self.published_fsn = published_fsn
+        self.acked_fsn = acked_fsn
+
+
+class StorageError(SpoolqError, OSError):
+    """The local spool cannot be read or written; the text names the slot and what to do."""
+
+
+class ClosedError(SpoolqError):
+    """The sender is closed."""
+
+
+class ReentryError(SpoolqError):
+    """A conversion hook or a handler called into the sender that is calling it."""
+
+
+class ForkedError(SpoolqError):
+    """The sender was inherited by a forked child; open a sender of the child's own."""

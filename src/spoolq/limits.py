@@ -1,0 +1,52 @@
+"""Every bound of the protocol and of this client, in one place, with where it comes from.
+
+Constants only; imports nothing.  Sizes are bytes unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- QWP message (wire.md 3) -------------------------------------------------------------------
+HEADER_BYTES: Final = 12
+PROTOCOL_VERSION: Final = 1
+PAYLOAD_BYTES_MAX: Final = 16_777_216
+TABLES_PER_MESSAGE_MAX: Final = 65_535
+ROWS_PER_TABLE_MAX: Final = 1_000_000
+COLUMNS_PER_TABLE_MAX: Final = 2_048
+NAME_BYTES_MAX: Final = 127
+VARINT_BYTES_MAX: Final = 10
+
+# --- symbol dictionary (wire.md 3.3; the caps are the Rust core's) -------------------------------
+DICTIONARY_ENTRIES_MAX: Final = 2_000_000
+DICTIONARY_ENTRY_BYTES_MAX: Final = 1 << 20
+DICTIONARY_BYTES_MAX: Final = 256 << 20
+DICTIONARY_WARN_RATIO: Final = 0.8
+
+# --- column values (wire.md 4) -------------------------------------------------------------------
+ARRAY_DIMENSIONS_MAX: Final = 32
+ARRAY_DIMENSION_MAX: Final = (1 << 28) - 1
+ARRAY_BYTES_MAX: Final = 512 << 20
+DECIMAL_SCALE_MAX: Final = 76
+GEOHASH_BITS_MAX: Final = 60
+
+# --- responses (wire.md 5) -----------------------------------------------------------------------
+ERROR_TEXT_BYTES_MAX: Final = 1_024
+
+# --- upgrade (wire.md 1.2; the bounds are the Rust core's) ----------------------------------------
+RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10
+RESPONSE_LINE_BYTES_MAX: Final = 8 << 10
+REFUSAL_BODY_BYTES_MAX: Final = 1_024  # of a refusal's body, as much as an error quotes (ours.md 29a)
+DEFAULT_PORT: Final = 9_000
+
+# --- frames (ours.md 6) --------------------------------------------------------------------------
+BATCH_BYTES_ASSUMED: Final = 2_097_138  # until a connection has told its cap
+BYTE_TRIGGER_RATIO: Final = 0.9
+
+# --- segments (slot.md 2.2) ----------------------------------------------------------------------
+SEGMENT_HEADER_BYTES: Final = 24
+FRAME_HEADER_BYTES: Final = 8
+SEGMENT_BYTES_DEFAULT: Final = 4 << 20
+SEGMENT_BYTES_MIN: Final = 33
+SPOOL_BYTES_DEFAULT_MEMORY: Final = 128 << 20
+SPOOL_BYTES_DEFAULT_DISK: Final = 10 << 30
