@@ -28,7 +28,7 @@ lint: build
 # The whole suite on the compiled rooms, then codec and spool once more on their plain twins.
 test: lint
 	$(BIN)/python -m pytest
-	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/columns tests/qwp tests/spool
+	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/test_values.py tests/columns tests/qwp tests/spool
 
 demo: build
 	$(BIN)/spoolq demo
