@@ -1,0 +1,23 @@
+"""Time for the rooms that may have it: now, and a wait on a condition.
+
+One small class, so that a test can put its own clock in the place of the system's: everything in
+runtime/ that depends on time asks its `Clock`, nothing calls `time` itself.  The machine in
+delivery/ gets ``now_millis`` as an argument.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Clock:
+    """The monotonic system clock."""
+
+    def now_millis(self) -> int:
+        """Milliseconds of a clock that never goes back; the zero is arbitrary."""
+        return time.monotonic_ns() // 1_000_000
+
+    def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
+        """Waits on a held condition until it is notified or the time is over; None = no limit."""
+        condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)

@@ -1,0 +1,77 @@
+"""What callers wait for: acknowledgements, room in the spool, the end.
+
+One condition for the waits of the caller's threads.  The I/O thread calls `advanced` after each
+acknowledgement, `fail` with the terminal error, `end` when the sender closes; a thread that waits
+gives a test to `wait_until`.  Notifying costs nothing while nobody waits.
+
+A latched terminal error is kept here: the first one wins (behaviour.md 6.3).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from spoolq.errors import ClosedError, SpoolqError
+from spoolq.runtime.clock import Clock
+
+
+class Progress:
+    """The condition, the latched error and whether the sender is closing."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._waiting = 0
+        self.error: SpoolqError | None = None
+        self.closing = False
+
+    def advanced(self) -> None:
+        """Something that callers wait for has moved."""
+        if self._waiting:
+            with self._condition:
+                self._condition.notify_all()
+
+    def fail(self, error: SpoolqError) -> bool:
+        """Latches the terminal error; False when another was there first."""
+        with self._condition:
+            if self.error is not None:
+                return False
+            self.error = error
+            self._condition.notify_all()
+            return True
+
+    def end(self) -> None:
+        """Ends every wait with `ClosedError`."""
+        with self._condition:
+            self.closing = True
+            self._condition.notify_all()
+
+    def wait_until(
+        self, reached: Callable[[], bool], timeout_millis: int | None, *, while_closing: bool = False
+    ) -> bool:
+        """Waits until ``reached()``; False when the time ran out first (None = no limit).
+
+        Order (behaviour.md 3.3, D-14): a latched error is raised first, then the test is made, then
+        a timeout of 0 or less returns False.  `while_closing` is for the drain of ``close()``
+        itself, which `end` must not cut.
+
+        Raises the latched error, or ClosedError when the sender closes meanwhile.
+        """
+        deadline = None if timeout_millis is None else self._clock.now_millis() + timeout_millis
+        with self._condition:
+            self._waiting += 1
+            try:
+                while True:
+                    if self.error is not None:
+                        raise self.error.with_traceback(None)
+                    if reached():
+                        return True
+                    if self.closing and not while_closing:
+                        raise ClosedError("the sender was closed while this call waited")
+                    left = None if deadline is None else deadline - self._clock.now_millis()
+                    if left is not None and left <= 0:
+                        return False
+                    self._clock.wait(self._condition, left)
+            finally:
+                self._waiting -= 1

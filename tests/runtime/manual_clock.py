@@ -1,0 +1,49 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import threading
+
+from spoolq.runtime.clock import Clock
+
+
+class ManualClock(Clock):
+    """`advance` moves it and ends the waits that are due; `wait_for_waiters` needs no sleep."""
+
+    def __init__(self, start_millis: int = 1_000) -> None:
+        self._now_millis = start_millis
+        self._lock = threading.Condition()
+        self._waits: dict[threading.Condition, int | None] = {}
+
+    def now_millis(self) -> int:
+        return self._now_millis
+
+    def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
+        with self._lock:
+            self._waits[condition] = None if timeout_millis is None else self._now_millis + timeout_millis
+            self._lock.notify_all()
+        try:
+            if timeout_millis is None or timeout_millis > 0:
+                condition.wait()
+        finally:
+            with self._lock:
+                self._waits.pop(condition, None)
+
+    def waiting(self, count: int = 1) -> list[int | None]:
+        """Blocks until ``count`` threads wait; when each of them is due (None = no limit)."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: len(self._waits) >= count, 10), "nobody came to wait"
+            return list(self._waits.values())
+
+    def advance(self, millis: int) -> None:
+        """Moves the clock and wakes every wait that is due now."""
+        with self._lock:
+            self._now_millis += millis
+            due = [
+                condition
+                for condition, at in self._waits.items()
+                if at is not None and at <= self._now_millis
+            ]
+        for condition in due:
+            with condition:
+                condition.notify_all()

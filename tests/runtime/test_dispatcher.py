@@ -1,0 +1,86 @@
+"""dispatcher.py: handlers run on their own thread, bounded, and never hurt the sender."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from spoolq.runtime.dispatcher import Dispatcher
+
+
+def test_entries_arrive_in_order_on_another_thread() -> None:
+    seen: list[tuple[int, str]] = []
+    done = threading.Event()
+
+    def handler(entry: int) -> None:
+        seen.append((entry, threading.current_thread().name))
+        if entry == 4:
+            done.set()
+
+    dispatcher = Dispatcher(handler, 16, "spoolq-test")
+    for entry in range(5):
+        dispatcher.post(entry)
+    assert done.wait(10)
+    dispatcher.close()
+    assert seen == [(entry, "spoolq-test") for entry in range(5)]
+    assert (dispatcher.delivered, dispatcher.dropped) == (5, 0)
+
+
+def test_a_full_inbox_drops_the_oldest_and_counts_it() -> None:
+    started, go, seen = threading.Event(), threading.Event(), []
+
+    def handler(entry: int) -> None:
+        started.set()
+        go.wait(10)
+        seen.append(entry)
+
+    dispatcher = Dispatcher(handler, 2, "spoolq-test")
+    dispatcher.post(0)
+    assert started.wait(10)
+    for entry in (1, 2, 3):
+        dispatcher.post(entry)
+    assert dispatcher.dropped == 1
+    go.set()
+    dispatcher.close()
+    assert seen == [0, 2, 3]
+
+
+def test_a_handler_that_raises_is_logged_and_counts_as_delivered(caplog: pytest.LogCaptureFixture) -> None:
+    done = threading.Event()
+
+    def handler(entry: int) -> None:
+        if entry == 1:
+            done.set()
+        raise RuntimeError("a fault of the user's")
+
+    dispatcher = Dispatcher(handler, 4, "spoolq-test")
+    with caplog.at_level(logging.ERROR, "spoolq.events"):
+        dispatcher.post(0)
+        dispatcher.post(1)
+        assert done.wait(10)
+        dispatcher.close()
+    assert dispatcher.delivered == 2
+    assert "a fault of the user's" in caplog.text
+
+
+def test_a_handler_may_close_its_own_dispatcher() -> None:
+    done = threading.Event()
+
+    def handler(_entry: int) -> None:
+        dispatcher.close()
+        done.set()
+
+    dispatcher = Dispatcher(handler, 4, "spoolq-test")
+    dispatcher.post(0)
+    assert done.wait(10)
+    dispatcher.post(1)
+    assert dispatcher.dropped == 1
+
+
+def test_no_thread_exists_before_the_first_entry() -> None:
+    before = threading.active_count()
+    dispatcher = Dispatcher(print, 4, "spoolq-test")
+    assert threading.active_count() == before
+    dispatcher.close()
