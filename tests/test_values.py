@@ -17,9 +17,7 @@ def test_datetime_conversion_is_exact_and_naive_counts_as_utc() -> None:
     assert v.TimestampNanos.from_datetime(moment).value == 1357016400123456000
     assert v.DateMillis(moment).value == 1357016400123
     east = moment.replace(tzinfo=timezone(timedelta(hours=2)))
-    assert (
-        v.TimestampMicros(moment.replace(tzinfo=UTC)).value - v.TimestampMicros(east).value == 7_200_000_000
-    )
+    assert v.TimestampMicros(moment.replace(tzinfo=UTC)).value - v.TimestampMicros(east).value == 7_200_000_000
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,7 @@ class ManualClock(Clock):
         """Moves the clock and wakes every wait that is due now."""
         with self._lock:
             self._now_millis += millis
-            due = [
-                condition
-                for condition, at in self._waits.items()
-                if at is not None and at <= self._now_millis
-            ]
+            due = [condition for condition, at in self._waits.items() if at is not None and at <= self._now_millis]
         for condition in due:
             with condition:
                 condition.notify_all()

@@ -1,0 +1,116 @@
+"""The symbol dictionary of a sender: text to id, in order of first use (wire.md 3.3, slot.md 2.7).
+
+`SymbolTable` keeps the entries already in wire form, so that a dictionary section, a catch-up
+message and a ``.symbol-dict`` chunk are each one slice.  Ids are never reused while the slot lives;
+`truncate` takes back the ids of a failed row or a failed publish, the newest first.
+
+``published_count`` divides the ids: those below it are in published frames, the next frame's
+dictionary section starts there.
+
+Shared by both bodies of the row buffer: the compiled one looks a text up in `ids` itself and calls
+`intern` only for a new one.  Guarded by the sender's lock, except that the I/O thread reads
+`entries` of published ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+
+from spoolq import limits
+from spoolq.columns.varint import varint
+from spoolq.errors import SymbolDictionaryFull
+
+_LOG = logging.getLogger("spoolq.symbols")
+_ADVICE = "use VARCHAR for columns with many different texts"
+
+
+class SymbolTable:
+    """Texts by id and ids by text.
+
+    Limits: number of entries, UTF-8 bytes of one entry, UTF-8 bytes of all; at 80 % of the first or
+    the last one WARN.
+    """
+
+    def __init__(
+        self,
+        max_entries: int = limits.DICTIONARY_ENTRIES_MAX,
+        max_bytes: int = limits.DICTIONARY_BYTES_MAX,
+        max_entry_bytes: int = limits.DICTIONARY_ENTRY_BYTES_MAX,
+    ) -> None:
+        self.ids: dict[str, int] = {}
+        self.published_count = 0
+        self._texts: list[str] = []
+        self._wire = bytearray()
+        self._ends = array("Q", [0])
+        self._text_bytes = 0
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._max_entry_bytes = max_entry_bytes
+        self._warned = False
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def intern(self, text: str) -> int:
+        """The id of ``text``, a new one when it was not seen before.
+
+        Raises SymbolDictionaryFull at a limit, UnicodeEncodeError for a lone surrogate.
+        """
+        known = self.ids.get(text)
+        if known is not None:
+            return known
+        encoded = text.encode()
+        self._check_room(len(encoded))
+        self._wire += varint(len(encoded)) + encoded
+        self._ends.append(len(self._wire))
+        self._text_bytes += len(encoded)
+        self._texts.append(text)
+        new = len(self._texts) - 1
+        self.ids[text] = new
+        return new
+
+    def text_of(self, symbol_id: int) -> str:
+        """The text behind an id."""
+        return self._texts[symbol_id]
+
+    def entries(self, first: int, end: int) -> bytes:
+        """Ids ``first`` to ``end - 1`` in wire form: varint length + UTF-8 each."""
+        return bytes(self._wire[self._ends[first] : self._ends[end]])
+
+    def entries_nbytes(self, first: int, end: int) -> int:
+        """Size of `entries` in bytes."""
+        return self._ends[end] - self._ends[first]
+
+    def truncate(self, count: int) -> None:
+        """Forgets the ids from ``count`` up: their row or frame came to nothing."""
+        for text in self._texts[count:]:
+            self._text_bytes -= len(text.encode())
+            del self.ids[text]
+        del self._texts[count:]
+        del self._ends[count + 1 :]
+        del self._wire[self._ends[count] :]
+
+    def _check_room(self, nbytes: int) -> None:
+        if nbytes > self._max_entry_bytes:
+            raise SymbolDictionaryFull(
+                f"a symbol of {nbytes} bytes of UTF-8 is above the limit of {self._max_entry_bytes}; "
+                "use a VARCHAR column for texts of that size"
+            )
+        entries, total = len(self._texts) + 1, self._text_bytes + nbytes
+        if entries > self._max_entries or total > self._max_bytes:
+            raise SymbolDictionaryFull(
+                f"the symbol dictionary is full ({len(self._texts)} of {self._max_entries} entries, "
+                f"{self._text_bytes} of {self._max_bytes} bytes); {_ADVICE}"
+            )
+        ratio = limits.DICTIONARY_WARN_RATIO
+        if not self._warned and (entries > ratio * self._max_entries or total > ratio * self._max_bytes):
+            self._warned = True
+            _LOG.warning(
+                "the symbol dictionary holds %d of %d entries, %d of %d bytes; when full, rows are refused: %s",
+                entries,
+                self._max_entries,
+                total,
+                self._max_bytes,
+                _ADVICE,
+            )
