@@ -1,0 +1,11 @@
+"""Bytes become durable: the log of frames.  No sockets, no threads.
+
+`Store` is the interface, `MemoryStore` the body in RAM.
+"""
+
+from __future__ import annotations
+
+from spoolq.spool.memory import MemoryStore
+from spoolq.spool.store import Room, Run, Store, StoreStats
+
+__all__ = ["MemoryStore", "Room", "Run", "Store", "StoreStats"]

@@ -1,0 +1,110 @@
+"""The store: what every body of the durable log offers (memory now, disk behind the same names).
+
+Who calls what:
+
+- the producer, holding the sender's lock: `reserve`, then fill the room, then `publish` or `abandon`;
+- the I/O thread: `run`, `acknowledge`;
+- the keeper: `needs_spare`, `make_spare`;
+- anyone: the watermarks, `stats`.
+
+A frame's FSN is given at `publish`, never before, so a failed append consumes none.  What `publish`
+returned is visible to `run` at once and stays until it is acknowledged.  No call waits: when the cap
+blocks, `reserve` gives None, and after an `acknowledge` that returned True it is worth asking again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """A snapshot: frames not acknowledged, bytes of all segments, the cap, number of segments."""
+
+    frames_unacked: int
+    allocated_nbytes: int
+    total_nbytes_max: int
+    segments: int
+
+
+class Room(Protocol):
+    """Space for one frame's payload inside the active segment."""
+
+    @property
+    def view(self) -> memoryview:
+        """Writable, of just the bytes that were reserved."""
+
+
+class Run(Protocol):
+    """Frames that stand back to back in one segment: what goes out next, as one piece.
+
+    ``data`` holds them as stored: u32 CRC-32C, i32 length, payload, each.  Valid until `release`;
+    the segment's memory is not used again before.
+    """
+
+    @property
+    def first_fsn(self) -> int:
+        """FSN of the first frame."""
+
+    @property
+    def last_fsn(self) -> int:
+        """FSN of the last frame."""
+
+    @property
+    def data(self) -> memoryview:
+        """The stored frames, read-only."""
+
+    def payloads(self) -> list[memoryview]:
+        """The payload of each frame; bounds are checked again.  Raises StorageError for a bad length."""
+
+    def release(self) -> None:
+        """Gives the segment free; a second call does nothing."""
+
+
+class Store(Protocol):
+    """See the module's text for who calls what."""
+
+    @property
+    def published_fsn(self) -> int:
+        """Newest frame that `run` can give; -1 when none."""
+
+    @property
+    def acked_fsn(self) -> int:
+        """Newest frame that is settled; -1 when none."""
+
+    @property
+    def frame_nbytes_max(self) -> int:
+        """Largest payload one segment takes."""
+
+    @property
+    def needs_spare(self) -> bool:
+        """Whether the keeper should call `make_spare`."""
+
+    def reserve(self, nbytes: int) -> Room | None:
+        """Room for a payload of ``nbytes``; None while the cap blocks.
+
+        A room that was reserved and neither published nor abandoned is forgotten (an interrupt may
+        have come between).  Raises FrameTooLarge above `frame_nbytes_max`.
+        """
+
+    def publish(self, room: Room) -> int:
+        """Stores length and CRC, makes the frame visible, returns its FSN.  Raises StorageError for a stale room."""
+
+    def abandon(self, room: Room) -> None:
+        """Nothing happened."""
+
+    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
+        """Published frames from ``first_fsn`` on, of one segment; at least one when there is one."""
+
+    def acknowledge(self, fsn: int) -> bool:
+        """Settles all frames up to ``fsn``, clamped to published; only rises.  True when room was freed."""
+
+    def make_spare(self) -> None:
+        """Prepares the next segment ahead of need."""
+
+    def stats(self) -> StoreStats:
+        """A snapshot."""
+
+    def close(self) -> None:
+        """Frees the memory; a second call does nothing."""
