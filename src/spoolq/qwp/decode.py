@@ -1,0 +1,194 @@
+"""The strict decoder: one message, byte by byte, against a connection's dictionary (wire.md 3, 4, 8).
+
+`decode(message, dictionary)` gives a `Message` or raises `WireFault(status, text)`.  Faults are found
+in the order of wire.md 8: header, dictionary section, then block by block.  When the section itself
+is bad the dictionary is as before; when a later block is bad the new entries stay (wire.md 3.3).
+
+Values come out as Python objects, None for NULL by bitmap; a sentinel stays the value it is
+(`stored.reads_as_null` says which ones a reader takes for NULL).  What the decoder is stricter in
+than the reference server is marked "(Adopt)" in wire.md 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from spoolq import limits
+from spoolq.columns.names import check_column_name, check_table_name, fold
+from spoolq.columns.types import TIMESTAMPS, ColumnType
+from spoolq.errors import InvalidNameError
+from spoolq.qwp import layout
+from spoolq.qwp.decode_columns import DecodedColumn, column_data
+from spoolq.qwp.layout import Status
+from spoolq.qwp.reader import Reader, WireFault
+
+__all__ = ["Dictionary", "Message", "Table", "WireFault", "decode"]
+
+_INT32_MAX: Final = (1 << 31) - 1
+
+
+class Dictionary:
+    """The symbols of one connection; ids are positions.  Empty after every upgrade."""
+
+    def __init__(self, max_entries: int = limits.DICTIONARY_ENTRIES_MAX) -> None:
+        self.texts: list[str] = []
+        self.max_entries = max_entries
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def apply(self, start: int, entries: list[str]) -> None:
+        """Registers ids ``start`` on; ids that are known get the new text (overlap is legal)."""
+        self.texts[start : start + len(entries)] = entries
+
+
+@dataclass(slots=True)
+class Table:
+    """One block: name, number of rows, columns in schema order."""
+
+    name: str
+    row_count: int
+    columns: list[DecodedColumn]
+
+    @property
+    def designated(self) -> DecodedColumn | None:
+        """The column with the empty name."""
+        return next((column for column in self.columns if not column.name), None)
+
+
+@dataclass(slots=True)
+class Message:
+    """One message: flags, dictionary section, blocks."""
+
+    flags: int
+    delta_start: int
+    symbols: list[str]
+    tables: list[Table]
+
+    @property
+    def is_deferred(self) -> bool:
+        """Flag 01: the rows wait for a later commit."""
+        return bool(self.flags & layout.FLAG_DEFER_COMMIT)
+
+
+def decode(
+    message: bytes | bytearray | memoryview, dictionary: Dictionary, *, version: int = limits.PROTOCOL_VERSION
+) -> Message:
+    """One message.  ``version`` is the negotiated one.  Raises WireFault."""
+    flags, table_count, reader = _header(memoryview(message), version)
+    start, symbols = 0, list[str]()
+    if flags & layout.FLAG_DELTA_DICTIONARY:
+        start, symbols = _dictionary_section(reader, dictionary)
+        dictionary.apply(start, symbols)
+    tables = [_block(reader, flags, dictionary) for _ in range(table_count)]
+    if reader.left:
+        raise WireFault(Status.PARSE_ERROR, f"{reader.left} bytes after the last table block")
+    return Message(flags, start, symbols, tables)
+
+
+def _header(message: memoryview, version: int) -> tuple[int, int, Reader]:
+    if len(message) < limits.HEADER_BYTES:
+        raise WireFault(Status.PARSE_ERROR, "message header too short")
+    magic, its_version, flags, table_count, length = layout.HEADER.unpack_from(message)
+    if its_version != version:
+        text = f"message version {its_version} does not match negotiated version {version}"
+        raise WireFault(Status.PARSE_ERROR, text)
+    if magic != layout.MAGIC:
+        raise WireFault(Status.PARSE_ERROR, "invalid magic bytes")
+    if flags & ~layout.FLAGS_KNOWN:
+        raise WireFault(Status.PARSE_ERROR, f"unknown flag bits 0x{flags & ~layout.FLAGS_KNOWN:02x}")
+    if length > limits.PAYLOAD_BYTES_MAX:
+        raise WireFault(Status.PARSE_ERROR, "payload exceeds maximum size")
+    body = message[limits.HEADER_BYTES :]
+    if length > len(body):
+        raise WireFault(Status.PARSE_ERROR, f"payload length {length} is beyond the frame's {len(body)} bytes")
+    if length < len(body):
+        raise WireFault(Status.PARSE_ERROR, f"{len(body) - length} bytes after the payload")
+    return flags, table_count, Reader(body)
+
+
+def _dictionary_section(reader: Reader, dictionary: Dictionary) -> tuple[int, list[str]]:
+    if not reader.left:
+        raise WireFault(Status.PARSE_ERROR, "truncated delta symbol dictionary")
+    start, count = reader.varint(), reader.varint()
+    if start > _INT32_MAX or count > _INT32_MAX:
+        raise WireFault(Status.PARSE_ERROR, "symbol dictionary start or count out of range")
+    if start > len(dictionary):
+        text = f"symbol dictionary gap: delta starts at {start}, {len(dictionary)} entries are known"
+        raise WireFault(Status.DICTIONARY_GAP, text)
+    if start + count > dictionary.max_entries:
+        raise WireFault(Status.PARSE_ERROR, f"symbol dictionary above {dictionary.max_entries} entries")
+    if count > reader.left:
+        raise WireFault(Status.PARSE_ERROR, "symbol dictionary count is beyond the payload")
+    return start, [reader.text("symbol dictionary entry") for _ in range(count)]
+
+
+def _block(reader: Reader, flags: int, dictionary: Dictionary) -> Table:
+    """One block: parsed whole (05), then its names are checked (06)."""
+    name = _name(reader, "table")
+    if not name:
+        raise WireFault(Status.PARSE_ERROR, "empty table name")
+    row_count, column_count = reader.varint(), reader.varint()
+    if row_count > limits.ROWS_PER_TABLE_MAX:
+        raise WireFault(Status.PARSE_ERROR, f"row count {row_count} above {limits.ROWS_PER_TABLE_MAX}")
+    if column_count > limits.COLUMNS_PER_TABLE_MAX:
+        raise WireFault(Status.PARSE_ERROR, f"column count {column_count} above {limits.COLUMNS_PER_TABLE_MAX}")
+    if row_count and not column_count:
+        raise WireFault(Status.PARSE_ERROR, "rows without a column")
+    schema = [_column_head(reader) for _ in range(column_count)]
+    _check_unique(schema)
+    table = Table(name, row_count, [])
+    for column_name, column_type in schema:
+        table.columns.append(column_data(reader, column_name, column_type, row_count, flags, dictionary.texts))
+    _check_names(table)
+    return table
+
+
+def _name(reader: Reader, kind: str) -> str:
+    length = reader.varint()
+    if length > limits.NAME_BYTES_MAX:
+        raise WireFault(Status.PARSE_ERROR, f"{kind} name of {length} bytes")
+    return reader.utf8(length, f"{kind} name")
+
+
+def _column_head(reader: Reader) -> tuple[str, ColumnType]:
+    name = _name(reader, "column")
+    code = reader.byte()
+    try:
+        column_type = ColumnType(code)
+    except ValueError:
+        raise WireFault(Status.PARSE_ERROR, f"invalid column type code: 0x{code:x}") from None
+    if not name and column_type not in TIMESTAMPS:
+        raise WireFault(Status.PARSE_ERROR, f"a column of type {column_type.name} without a name")
+    return name, column_type
+
+
+def _check_unique(schema: list[tuple[str, ColumnType]]) -> None:
+    seen: set[str] = set()
+    for name, _ in schema:
+        if fold(name) in seen:
+            raise WireFault(Status.PARSE_ERROR, f"two columns are named {name!r} (case is ignored)")
+        seen.add(fold(name))
+
+
+def _check_names(table: Table) -> None:
+    try:
+        check_table_name(table.name)
+        for column in table.columns:
+            if column.name:
+                check_column_name(column.name, table=table.name)
+    except InvalidNameError as error:
+        raise WireFault(
+            Status.INTERNAL_ERROR, f"failed to create table update details for: {table.name} ({error})"
+        ) from None
+
+
+def decode_all(message: bytes, dictionary: Dictionary | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Every row of a message as a dict by table; for tests and tools."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for table in decode(message, dictionary if dictionary is not None else Dictionary()).tables:
+        rows = found.setdefault(table.name, [])
+        lists = [(column.name, column.values) for column in table.columns]
+        rows += [{name: values[index] for name, values in lists} for index in range(table.row_count)]
+    return found

@@ -1,0 +1,156 @@
+"""The keeper: the thread of one open slot that does what must not wait for the socket.
+
+Now: the flush deadline and the spares.  (Trim, watermark and syncs of the disk store join it.)
+
+- `row_buffered` is the row buffer's ``on_first_row``: the buffer was empty and has a row now.
+  ``auto_flush_interval`` runs from there; when it is over the keeper publishes the rows itself
+  (ours.md 12).
+- A timer flush never waits for room.  One that fails keeps the rows, is counted, is logged at most
+  every 5 s and tried again.  ``report`` gets the error, so that the next row, flush or close raises
+  it, and None once a retry succeeded.  A full spool becomes an error when it lasted the append
+  deadline.
+- Dormant means the thread waits without a time limit: an idle sender makes no system call.  Waking
+  costs about 13 us, so a producer does it only then, at most once an interval.
+
+Owned by the engine: `start` when the sender opens, `stop` before the last publish of close.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from spoolq.columns import RowBuffer
+from spoolq.errors import BackpressureError, SpoolqError
+from spoolq.runtime.clock import Clock
+from spoolq.runtime.throttle import Throttle
+from spoolq.spool import Store
+
+_LOG = logging.getLogger("spoolq.keeper")
+_FAILURE_LOG_MILLIS = 5_000  # ours.md 12
+_RETRY_MILLIS_MIN = 50
+
+
+class Keeper:
+    """Flush deadline and spares of one sender.
+
+    ``publish`` is `Publisher.publish`; ``interval_millis`` is None when the deadline is off;
+    ``report`` is told of a failed timer flush, and None when one succeeded after it.
+    """
+
+    def __init__(
+        self,
+        rows: RowBuffer,
+        store: Store,
+        publish: Callable[[bool], int | None],
+        clock: Clock,
+        *,
+        interval_millis: int | None,
+        append_deadline_millis: int,
+        report: Callable[[SpoolqError | None], None],
+    ) -> None:
+        self._rows = rows
+        self._store = store
+        self._publish = publish
+        self._clock = clock
+        self._interval_millis = interval_millis
+        self._append_deadline_millis = append_deadline_millis
+        self._report = report
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._dormant = False
+        self._first_row_millis = 0
+        self._failing_since: int | None = None
+        self._retry_millis = 0
+        self._failure_log = Throttle(clock, _FAILURE_LOG_MILLIS)
+        self.timer_flushes = 0
+        self.timer_flush_failures = 0
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread = threading.Thread(target=self._run, name="spoolq-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and waits for it; a second call does nothing."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def row_buffered(self) -> None:
+        """The buffer was empty and has a row now: the deadline runs.  Called with the sender's lock held."""
+        self._first_row_millis = self._clock.now_millis()
+        if self._dormant:
+            self.wake()
+
+    def wake(self) -> None:
+        """Makes the thread look again: rows wait, or a spare is needed."""
+        with self._condition:
+            self._dormant = False
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            if self._store.needs_spare:
+                self._store.make_spare()
+            if self._is_due():
+                self._flush()
+
+    def _wait_for_work(self) -> bool:
+        """Waits until there is something to do; False when the thread has to end."""
+        with self._condition:
+            while not self._stopping:
+                if self._store.needs_spare or self._is_due():
+                    return True
+                due = self._due_millis()
+                # Set before the wait gives up the condition: a row that comes from now on wakes us.
+                self._dormant = due is None
+                self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
+                self._dormant = False
+            return False
+
+    def _due_millis(self) -> int | None:
+        """When the buffered rows must be published; None when none are."""
+        if self._interval_millis is None or not len(self._rows):
+            return None
+        if self._failing_since is not None:
+            return self._retry_millis
+        return self._first_row_millis + self._interval_millis
+
+    def _is_due(self) -> bool:
+        due = self._due_millis()
+        return due is not None and due <= self._clock.now_millis()
+
+    def _flush(self) -> None:
+        """One timer flush; what fails is kept for the caller's next call."""
+        try:
+            with self._rows:
+                if self._is_due():  # a flush may have come between
+                    self._publish(False)
+                    self.timer_flushes += 1
+        except Exception as error:
+            self._failed(error)
+        else:
+            if self._failing_since is not None:
+                self._failing_since = None
+                self._report(None)
+
+    def _failed(self, error: Exception) -> None:
+        now = self._clock.now_millis()
+        if self._failing_since is None:
+            self._failing_since = now
+        self._retry_millis = now + max(_RETRY_MILLIS_MIN, self._interval_millis or 0)
+        if isinstance(error, BackpressureError) and now - self._failing_since < self._append_deadline_millis:
+            return  # the append deadline of a caller's flush would still be running
+        self.timer_flush_failures += 1
+        if not isinstance(error, SpoolqError):  # a fault of ours must not end the thread unseen
+            wrapped = SpoolqError(f"a timed flush failed: {error!r}; the rows are kept")
+            wrapped.__cause__ = error
+            error = wrapped
+        self._report(error)
+        if self._failure_log.due():
+            _LOG.warning("a timed flush failed; the rows are kept and it is tried again: %s", error)

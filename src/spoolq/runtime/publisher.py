@@ -1,0 +1,160 @@
+"""Buffered rows become published frames: the way from columns/ through qwp/ into spool/.
+
+`Publisher.publish` is called with the sender's lock held, by the thread that flushes (a caller or
+the keeper).  It encodes each frame once, into the room where it will stay:
+
+    cut -> frame_bytes -> reserve -> write -> publish -> forget the rows
+
+A batch above the frame limit is split (ours.md 5, behaviour.md 3.5): each part is a frame that
+commits alone.  Nothing is forgotten before its frame is published; when a part in the middle
+fails, the rows of the parts before it are gone from the buffer, the others stay, and the error
+says ``in_doubt``.  An interrupt (Ctrl-C) at any point leaves a row either buffered or published,
+never both.
+
+Room is waited for up to the append deadline; any trim ends the wait (behaviour.md 3.4).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import spoolq.qwp.split as split
+from spoolq import limits
+from spoolq.columns import RowBuffer, SymbolTable
+from spoolq.errors import BackpressureError
+from spoolq.qwp import encode
+from spoolq.runtime.clock import Clock
+from spoolq.runtime.progress import Progress
+from spoolq.runtime.throttle import Throttle
+from spoolq.spool import Room, Store
+
+_LOG = logging.getLogger("spoolq.spool")
+_STALL_WARN_MILLIS = 5_000  # behaviour.md 3.4
+
+
+class Publisher:
+    """Publishes a `RowBuffer` into a `Store`.
+
+    ``on_published`` is called after each frame (it wakes the I/O thread when that sleeps);
+    ``describe_wire`` says in a few words how the connection is, for the backpressure error.
+    """
+
+    def __init__(
+        self,
+        rows: RowBuffer,
+        symbols: SymbolTable,
+        store: Store,
+        *,
+        progress: Progress,
+        clock: Clock,
+        append_deadline_millis: int,
+        gorilla: bool,
+        on_published: Callable[[], None],
+        describe_wire: Callable[[], str],
+    ) -> None:
+        self._rows = rows
+        self._symbols = symbols
+        self._store = store
+        self._progress = progress
+        self._clock = clock
+        self._append_deadline_millis = append_deadline_millis
+        self._gorilla = gorilla
+        self._on_published = on_published
+        self._describe_wire = describe_wire
+        self._stall_log = Throttle(clock, _STALL_WARN_MILLIS)
+        self.frame_nbytes_max = 0
+        self.backpressure_stalls = 0
+        self.cap_known(limits.BATCH_BYTES_ASSUMED)
+
+    def cap_known(self, cap_nbytes: int) -> None:
+        """The endpoint's cap for one message; the segment's room bounds it further."""
+        self.frame_nbytes_max = min(cap_nbytes, self._store.frame_nbytes_max)
+
+    def publish(self, *, wait: bool = True) -> int | None:
+        """Publishes all buffered rows; the FSN of the last frame, None when nothing was buffered.
+
+        Raises BackpressureError when no room came in time (at once with ``wait=False``), the
+        latched terminal error when one ends the wait, FrameTooLarge for a row that fits no frame.
+        """
+        rows = self._rows
+        if not len(rows):
+            return None
+        if rows.nbytes + limits.HEADER_BYTES <= self.frame_nbytes_max:
+            cuts: list[encode.Cut | None] = [None]
+        else:
+            cuts = list(split.plan(rows, self.frame_nbytes_max, gorilla=self._gorilla))
+        done: list[encode.Cut | None] = []
+        try:
+            for cut in cuts:
+                self._append(cut, wait, done)
+        except BaseException as error:
+            # KeyboardInterrupt has no such attribute of its own; it gets one (ours.md 33).
+            error.in_doubt = bool(done)  # type: ignore[attr-defined]
+            raise
+        finally:
+            self._forget(cuts, done)
+        return self._store.published_fsn
+
+    def _append(self, cut: encode.Cut | None, wait: bool, done: list[encode.Cut | None]) -> None:
+        """One frame; ``done`` gets the cut as soon as the frame is published, whatever happens next."""
+        store = self._store
+        nbytes = encode.frame_bytes(self._rows, cut, gorilla=self._gorilla)
+        room = store.reserve(nbytes)
+        if room is None:
+            room = self._wait_for_room(nbytes, wait)
+        fsn = store.published_fsn + 1
+        try:
+            encode.write(self._rows, room, cut, gorilla=self._gorilla)
+            store.publish(room)
+        finally:
+            if store.published_fsn >= fsn:
+                done.append(cut)
+            else:
+                store.abandon(room)
+
+    def _forget(self, cuts: list[encode.Cut | None], done: list[encode.Cut | None]) -> None:
+        """Drops the rows of published frames from the buffer, and marks their symbols published."""
+        if not done:
+            return
+        last = done[-1]
+        self._symbols.published_count = len(self._symbols) if last is None else last.symbol_end
+        if len(done) == len(cuts):
+            self._rows.clear()
+        else:
+            published: dict[int, int] = {}
+            for cut in done:
+                for table_index, first_row, end_row in cut.tables if cut is not None else ():
+                    published[table_index] = published.get(table_index, 0) + end_row - first_row
+            for table_index in sorted(published, reverse=True):
+                self._rows.drop_rows(table_index, published[table_index])
+        self._on_published()
+
+    def _wait_for_room(self, nbytes: int, wait: bool) -> Room:
+        """Waits for a trim; counts one stall a call."""
+        self.backpressure_stalls += 1
+        started = self._clock.now_millis()
+        room: Room | None = None
+
+        def came() -> bool:
+            nonlocal room
+            room = self._store.reserve(nbytes)
+            if room is None and wait and self._stall_log.due():
+                _LOG.warning("an append of %d bytes waits for room: %s", nbytes, self._full())
+            return room is not None
+
+        self._progress.wait_until(came, self._append_deadline_millis if wait else 0)
+        if room is None:
+            waited = self._clock.now_millis() - started
+            raise BackpressureError(
+                f"no room for a frame of {nbytes} bytes within {waited} ms: {self._full()}; the rows "
+                "are still buffered: flush again when the server catches up, or raise sf_max_total_bytes"
+            )
+        return room
+
+    def _full(self) -> str:
+        stats = self._store.stats()
+        return (
+            f"{stats.frames_unacked} frames wait for their acknowledgement in {stats.allocated_nbytes} of "
+            f"{stats.total_nbytes_max} bytes, {self._describe_wire()}"
+        )
