@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from array import array
+from bisect import bisect_right
 
 from spoolq import limits
 from spoolq.columns.varint import varint
@@ -81,6 +82,10 @@ class SymbolTable:
     def entries_nbytes(self, first: int, end: int) -> int:
         """Size of `entries` in bytes."""
         return self._ends[end] - self._ends[first]
+
+    def entries_end(self, first: int, budget_nbytes: int, end: int) -> int:
+        """How far ids from ``first`` reach within a byte budget, at most ``end``; ``first`` when none fits."""
+        return bisect_right(self._ends, self._ends[first] + budget_nbytes, first, end + 1) - 1
 
     def truncate(self, count: int) -> None:
         """Forgets the ids from ``count`` up: their row or frame came to nothing."""
