@@ -124,7 +124,7 @@ def _policy(name: str, category: str, default: str, aliases: tuple[str, ...] = (
         None,
         "as `on_server_error`",
         _POLICIES_SHOWN,
-        f"What a {category} answer does; without any setting it is {default}.",
+        f"What an answer of category {category} does; without any setting: {default}.",
         "behaviour.md 6.1, 6.2",
         aliases,
     )
