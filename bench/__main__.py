@@ -1,0 +1,149 @@
+"""`python -m bench`: both clients, alternating, each measurement in a fresh process; prints and stores figures.
+
+A pair is one run of us and one of the official client, in turn first, against one endpoint process
+(`bench.sink`).  Shown are the medians of both and the median of the pairs' ratios (official / us: above 1 we
+are quicker or smaller).  `bench/results/latest.json` keeps every single run, with settings, versions, machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.machine import machine, versions
+from bench.worker import CONF
+
+CLIENTS = ("spoolq", "questdb")
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+_DIFFERS = (
+    "nothing in the connect string; outside it: spoolq queues in segments of sf_max_segment_bytes and has a keeper "
+    "thread beside its I/O thread, the official client keeps both in its own core"
+)
+
+
+class Figure(NamedTuple):
+    """One line of the report: a value that the worker prints under ``key`` for the workload ``what``."""
+
+    what: str
+    key: str
+    title: str
+    unit: str
+    divisor: float
+
+
+FIGURES = (
+    Figure("trades", "row_ns", "row() trades, 2 symbols, 2 doubles, handed over", "ns/row", 1),
+    Figure("trades", "acked_ns", "row() trades, until acknowledged", "ns/row", 1),
+    Figure("cpu", "row_ns", "row() TSBS cpu, 10 symbols, 10 longs, handed over", "ns/row", 1),
+    Figure("cpu", "acked_ns", "row() TSBS cpu, until acknowledged", "ns/row", 1),
+    Figure("flush", "p50_ns", "row() + flush(), p50", "ns", 1),
+    Figure("flush", "p99_ns", "row() + flush(), p99", "ns", 1),
+    Figure("import", "import_ns", "import", "ms", 1e6),
+    Figure("import", "rss_import_bytes", "RSS of the import", "MiB", 1 << 20),
+    Figure("import", "rss_ready_bytes", "RSS of import and one acknowledged row", "MiB", 1 << 20),
+)
+
+
+class Sink:
+    """The endpoint's process, for a ``with`` block."""
+
+    def __enter__(self) -> Sink:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = self._process.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.communicate()  # its standard input ends, and so does it
+
+
+def run(client: str, what: str, port: str, count: int) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.worker", client, what, port, str(count)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{client} {what} failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def measure(what: str, pairs: int, count: int) -> dict[str, list[dict[str, float]]]:
+    """``pairs`` runs of each client, alternating which one goes first."""
+    runs: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
+    with Sink() as sink:
+        for pair in range(pairs):
+            for client in CLIENTS if pair % 2 == 0 else CLIENTS[::-1]:
+                print(f"\r{what:>7} {pair + 1}/{pairs} {client:<8}", end="", file=sys.stderr, flush=True)
+                runs[client].append(run(client, what, sink.port, count))
+    print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    return runs
+
+
+def summary(figure: Figure, runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians of both clients and of the pairs' ratios."""
+    ours, theirs = ([one[figure.key] / figure.divisor for one in runs[client]] for client in CLIENTS)
+    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return {
+        "figure": figure.title,
+        "unit": figure.unit,
+        "spoolq": statistics.median(ours),
+        "questdb": statistics.median(theirs),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "runs": {"spoolq": ours, "questdb": theirs},
+    }
+
+
+def main() -> None:
+    """Measures, prints, stores."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="spoolq and questdb side by side")
+    parser.add_argument("--pairs", type=int, default=7, help="runs of each client (default 7)")
+    parser.add_argument("--rows", type=int, default=300_000, help="rows a run (default 300000)")
+    parser.add_argument("--flushes", type=int, default=10_000, help="row + flush a run (default 10000)")
+    parser.add_argument("--only", nargs="*", choices=[*dict.fromkeys(f.what for f in FIGURES)], help="some workloads")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file (default bench/results/latest.json)")
+    options = parser.parse_args()
+    report: dict[str, Any] = {
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": {"connect string": CONF, "differs": _DIFFERS, "pairs": options.pairs},
+        "figures": [],
+    }
+    known, mine = report["versions"], report["machine"]
+    print(
+        f"spoolq {known['spoolq']} ({known['spoolq implementation']}) and questdb {known['questdb']}, {known['python']}"
+    )
+    print(f"{mine['processor']}, {mine['cores']} cores, {mine['system']}, load {mine['load_average_1m']}")
+    print(f"{options.pairs} pairs, a fresh process each; both with {CONF}")
+    print(f"{'':52} {'spoolq':>9} {'questdb':>9} {'ratio':>7}")
+    for what in options.only or dict.fromkeys(figure.what for figure in FIGURES):
+        count = {"flush": options.flushes, "import": 1}.get(what, options.rows)
+        runs = measure(what, options.pairs, count)
+        for figure in (figure for figure in FIGURES if figure.what == what):
+            line = {**summary(figure, runs), "settings": {**report["settings"], "workload": what, "count": count}}
+            report["figures"].append(line)
+            shown = f"{line['spoolq']:9.1f} {line['questdb']:9.1f} {line['ratio']:6.2f}x"
+            print(f"{figure.title:52} {shown}  {figure.unit}")
+        if what in ("trades", "cpu"):
+            empty = statistics.median(one["loop_alone_ns"] for client in CLIENTS for one in runs[client])
+            print(f"{'  (the loop alone, with a row() that does nothing)':52} {empty:9.1f}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"every run, with settings, versions and machine: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

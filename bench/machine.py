@@ -1,0 +1,39 @@
+"""What a figure was measured on and with: a number without these is no number."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+
+def _first(path: str, prefix: str) -> str:
+    with open(path, encoding="utf-8") as lines:
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith(prefix)), "unknown")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, memory, system, and how busy it was when asked."""
+    return {
+        "processor": _first("/proc/cpuinfo", "model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": _first("/proc/meminfo", "MemTotal"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load_average_1m": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, both clients, and which body of spoolq's hot rooms ran."""
+    from spoolq._implementation import COMPILED
+
+    names = ("spoolq", "questdb", "websockets", "numpy", "Cython")
+    found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    found["spoolq implementation"] = "compiled" if COMPILED else "plain"
+    return found

@@ -1,0 +1,96 @@
+"""The benchmark's own parts: an endpoint that miscounts, or a ratio upside down, would make every figure false."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from bench.sink import Client
+from bench.workloads import cpu, cpu_rows, trades, trades_rows
+
+from bench import __main__ as bench
+
+REQUEST = b"GET /api/v4/write HTTP/1.1\r\nHost: h\r\nsec-websocket-KEY: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+MASK = b"\x01\x02\x03\x04"
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A client's frame, FIN and masked."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + struct.pack(">H", size)
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + struct.pack(">Q", size)
+    return head + MASK + bytes(byte ^ MASK[i % 4] for i, byte in enumerate(payload))
+
+
+def ok(sequence: int) -> bytes:
+    return b"\x82\x0b\x00" + struct.pack("<qH", sequence, 0)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 13, 100, 1 << 20])
+def test_the_sink_counts_messages_wherever_reads_are_cut(ends: tuple[socket.socket, socket.socket], step: int) -> None:
+    ours, theirs = ends
+    client = Client(ours, memoryview(bytearray(step)))
+    payloads = (b"", b"a" * 125, b"b" * 126, b"c" * 300, b"d" * 66_000 if step > 50 else b"d")
+    theirs.sendall(REQUEST)
+    while not client._upgraded:
+        assert client.read()
+    head = theirs.recv(1 << 16)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+    for sequence, payload in enumerate(payloads):
+        theirs.sendall(frame(0x2, payload) + frame(0x9, b"hey"))
+        answer = b""
+        while b"\x8a\x03hey" not in answer or ok(sequence) not in answer:
+            assert client.read()
+            ours_sent = theirs.recv(1 << 16, socket.MSG_DONTWAIT) if _readable(theirs) else b""
+            answer += ours_sent
+    theirs.sendall(frame(0x8, b"\x03\xe8"))
+    while client.read():
+        pass
+    assert theirs.recv(100) == b"\x88\x00"
+
+
+def _readable(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
+
+
+def test_several_messages_in_one_read_get_one_cumulative_ok(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    client = Client(ours, memoryview(bytearray(1 << 16)))
+    theirs.sendall(REQUEST + frame(0x2, b"x") * 5)
+    assert client.read()
+    assert theirs.recv(1 << 16).endswith(b"\r\n\r\n" + ok(4))
+
+
+@pytest.mark.parametrize(("run", "rows"), [(trades, trades_rows), (cpu, cpu_rows)])
+def test_a_workload_calls_row_once_a_row_and_repeats_itself(run: object, rows: object) -> None:
+    def collect() -> list[str]:
+        calls: list[str] = []
+        run(lambda table, **what: calls.append(f"{table} {what}"), rows(250), at=lambda nanos: nanos)  # type: ignore[operator]
+        return calls
+
+    assert len(collect()) == 250
+    assert collect() == collect()
+
+
+def test_a_ratio_above_one_means_that_we_are_quicker() -> None:
+    runs = {"spoolq": [{"row_ns": 100.0}, {"row_ns": 200.0}], "questdb": [{"row_ns": 200.0}, {"row_ns": 800.0}]}
+    line = bench.summary(bench.FIGURES[0], runs)
+    assert (line["spoolq"], line["questdb"], line["ratio"], line["ratio_range"]) == (150.0, 500.0, 3.0, [2.0, 4.0])
