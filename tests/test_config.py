@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spoolq.config import SenderConfig, from_env, parse
+from spoolq.config import SenderConfig, _Given, _read, from_env, parse
 from spoolq.config_keys import IGNORED, KEYS, REFUSED, Secret
 from spoolq.errors import ConfigError
 
@@ -410,6 +410,28 @@ def test_a_fast_close_differs_from_not_set_cfg_08(timeout: int) -> None:
     assert "close_flush_timeout_millis" not in unset.explicit
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("", {}),
+        ("on_server_error=auto;", {}),
+        ("on_write_error=halt;", {"write_error": "terminal"}),
+        (
+            "on_server_error=retriable_other;on_parse_error=terminal;",
+            {
+                "parse_error": "terminal",
+                **dict.fromkeys(
+                    ("schema_mismatch", "internal_error", "security_error", "write_error"), "retriable_other"
+                ),
+            },
+        ),
+    ],
+)
+def test_a_category_goes_before_on_server_error(settings: str, expected: dict[str, str]) -> None:
+    config = parse(f"ws::addr=h;{settings}")
+    assert config.policies == expected
+
+
 # --- secrets -------------------------------------------------------------------------------------
 
 SECRET = "hunter2secret"
@@ -452,3 +474,14 @@ def test_no_error_shows_a_secret_cfg_03(conf: str) -> None:
             assert error.__context__ is None
         assert SECRET not in str(error)
         error = error.__cause__
+
+
+def test_a_refused_secret_is_not_shown_either_cfg_03() -> None:
+    """No secret of today is refused for its own text; one that will be must not be shown."""
+
+    def refuse(text: str) -> str:
+        raise ValueError("is too short")
+
+    key = dataclasses.replace(next(key for key in KEYS if key.name == "token"), read=refuse)
+    with pytest.raises(ConfigError, match=r"^token \(value not shown\) is too short$"):
+        _read(key, _Given("token", SECRET, True))

@@ -78,6 +78,19 @@ class SenderConfig:
         """Whether connections are encrypted (scheme ``wss``)."""
         return self.scheme == "wss"
 
+    @property
+    def policies(self) -> dict[str, str]:
+        """Category -> policy where a setting says so: its own key, else ``on_server_error`` (behaviour.md 6.2)."""
+        own = {
+            "schema_mismatch": self.on_schema_error,
+            "parse_error": self.on_parse_error,
+            "internal_error": self.on_internal_error,
+            "security_error": self.on_security_error,
+            "write_error": self.on_write_error,
+        }
+        general = None if self.on_server_error == "auto" else self.on_server_error
+        return {category: policy for category, key in own.items() if (policy := key or general) is not None}
+
 
 def from_env(**keywords: Any) -> SenderConfig:
     """`parse` of the connect string in the environment variable ``QDB_CLIENT_CONF``; unset is an error."""
