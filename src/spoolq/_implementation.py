@@ -17,12 +17,7 @@ import logging
 import os
 
 _CHOICES = ("compiled", "plain")
-_MODULES = (
-    "spoolq.columns._rows",
-    "spoolq.qwp._encode",
-    "spoolq.spool._segment",
-    "spoolq.link._mask",
-)
+_MODULES: tuple[str, ...] = ()  # every extension module that has a plain twin
 
 
 def _missing() -> list[str]:
