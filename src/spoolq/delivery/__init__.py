@@ -1,0 +1,10 @@
+"""What goes out next: a state machine without sockets, clock or threads.
+
+`Delivery` takes events (`spoolq.delivery.events`) and gives actions (`spoolq.delivery.actions`).
+"""
+
+from __future__ import annotations
+
+from spoolq.delivery.machine import Delivery, DeliveryOptions, State
+
+__all__ = ["Delivery", "DeliveryOptions", "State"]

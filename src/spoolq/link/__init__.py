@@ -1,0 +1,21 @@
+"""Bytes become packets: connect, WebSocket frames, masking.  Knows no policy."""
+
+from __future__ import annotations
+
+from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, connect
+from spoolq.link.connection import Connection
+from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
+
+__all__ = [
+    "Binary",
+    "Breach",
+    "Close",
+    "ConnectFailure",
+    "ConnectOptions",
+    "Connection",
+    "Endpoint",
+    "Inbound",
+    "Kind",
+    "Lost",
+    "connect",
+]

@@ -1,0 +1,93 @@
+"""What the delivery machine wants done: runtime/ carries the actions out in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spoolq.errors import SpoolqError
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Connect to this endpoint; answer with `Connected` or `ConnectFailed`."""
+
+    endpoint_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendRun:
+    """Send frames from ``first_fsn`` on, within the bounds; answer with `RunSent`."""
+
+    first_fsn: int
+    max_frames: int
+    max_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Everything up to ``fsn`` is the server's: acknowledge it in the log."""
+
+    fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close the connection; nothing of it is to be told any more."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Answer with `TimerDue` at this time; replaces the one before."""
+
+    at_millis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """The end: no call succeeds any more, each raises this error."""
+
+    error: SpoolqError
+
+
+@dataclass(frozen=True, slots=True)
+class ServerErrorEvent:
+    """A frame was rejected; the fields of behaviour.md 6.3."""
+
+    category: str
+    policy: str
+    status: int | None
+    server_text: str
+    message_sequence: int | None
+    from_fsn: int
+    to_fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEvent:
+    """Something about the connection: ``kind`` is one of behaviour.md 8."""
+
+    kind: str
+    endpoint_index: int | None
+    cause: str = ""
+    previous_endpoint_index: int | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """For the user's handlers and the log."""
+
+    event: ServerErrorEvent | ConnectionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """One log line; ``topic`` is what throttles it."""
+
+    topic: str
+    text: str
+
+
+Action = Connect | SendRun | Settle | Disconnect | SetTimer | Latch | Report | Warn
