@@ -38,6 +38,8 @@ RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10
 RESPONSE_LINE_BYTES_MAX: Final = 8 << 10
 REFUSAL_BODY_BYTES_MAX: Final = 1_024  # of a refusal's body, as much as an error quotes (ours.md 29a)
 DEFAULT_PORT: Final = 9_000
+CONNECT_MILLIS_SYSTEM: Final = 600_000  # beyond any system's own TCP connect timeout: that one rules
+CONNECT_MILLIS_BACKGROUND: Final = 15_000  # reconnects, ASYNC connects and drainers (behaviour.md 1.2)
 
 # --- frames (ours.md 6) --------------------------------------------------------------------------
 BATCH_BYTES_ASSUMED: Final = 2_097_138  # until a connection has told its cap

@@ -93,6 +93,14 @@ def test_a_wait_ends_at_once_with_an_error_or_a_close(ending: str) -> None:
     assert isinstance(waiter.outcome, ServerRejection if ending == "error" else ClosedError)
 
 
+def test_the_beginning_of_a_close_ends_the_appends_and_lets_the_others_wait_for_the_drain() -> None:
+    progress = Progress(ManualClock())
+    progress.begin_closing()
+    assert progress.wait_until(lambda: True, None)
+    with pytest.raises(ClosedError):
+        progress.wait_until(lambda: False, None, while_closing=False)
+
+
 def test_raising_a_latched_error_again_and_again_does_not_grow_its_traceback() -> None:
     progress = Progress(ManualClock())
     progress.fail(_rejection())

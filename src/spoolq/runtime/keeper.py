@@ -87,6 +87,12 @@ class Keeper:
         if self._dormant:
             self.wake()
 
+    def published(self) -> None:
+        """A flush of the caller's succeeded, which ends a failure of the timer's."""
+        if self._failing_since is not None:
+            self._failing_since = None
+            self._report(None)
+
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._condition:
@@ -135,9 +141,7 @@ class Keeper:
         except Exception as error:
             self._failed(error)
         else:
-            if self._failing_since is not None:
-                self._failing_since = None
-                self._report(None)
+            self.published()
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()

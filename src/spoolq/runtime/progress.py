@@ -1,8 +1,9 @@
 """What callers wait for: acknowledgements, room in the spool, the end.
 
 One condition for the waits of the caller's threads.  The I/O thread calls `advanced` after each
-acknowledgement, `fail` with the terminal error, `end` when the sender closes; a thread that waits
-gives a test to `wait_until`.  Notifying costs nothing while nobody waits.
+acknowledgement and `fail` with the terminal error; closing calls `begin_closing`, which ends the
+appends that wait for room, and `end` when the drain is over, which ends every wait.  A thread that
+waits gives a test to `wait_until`.  Notifying costs nothing while nobody waits.
 
 A latched terminal error is kept here: the first one wins (behaviour.md 6.3).
 """
@@ -25,6 +26,7 @@ class Progress:
         self._waiting = 0
         self.error: SpoolqError | None = None
         self.closing = False
+        self.closed = False
 
     def advanced(self) -> None:
         """Something that callers wait for has moved."""
@@ -41,20 +43,26 @@ class Progress:
             self._condition.notify_all()
             return True
 
-    def end(self) -> None:
-        """Ends every wait with `ClosedError`."""
+    def begin_closing(self) -> None:
+        """Ends the waits for room with `ClosedError`; the others go on while the sender drains."""
         with self._condition:
             self.closing = True
             self._condition.notify_all()
 
+    def end(self) -> None:
+        """Ends every wait with `ClosedError`."""
+        with self._condition:
+            self.closing = self.closed = True
+            self._condition.notify_all()
+
     def wait_until(
-        self, reached: Callable[[], bool], timeout_millis: int | None, *, while_closing: bool = False
+        self, reached: Callable[[], bool], timeout_millis: int | None, *, while_closing: bool = True
     ) -> bool:
         """Waits until ``reached()``; False when the time ran out first (None = no limit).
 
         Order (behaviour.md 3.3, D-14): a latched error is raised first, then the test is made, then
-        a timeout of 0 or less returns False.  `while_closing` is for the drain of ``close()``
-        itself, which `end` must not cut.
+        a timeout of 0 or less returns False.  ``while_closing=False`` is for an append that waits
+        for room: it ends as soon as the sender begins to close.
 
         Raises the latched error, or ClosedError when the sender closes meanwhile.
         """
@@ -67,7 +75,7 @@ class Progress:
                         raise self.error.with_traceback(None)
                     if reached():
                         return True
-                    if self.closing and not while_closing:
+                    if self.closed or (self.closing and not while_closing):
                         raise ClosedError("the sender was closed while this call waited")
                     left = None if deadline is None else deadline - self._clock.now_millis()
                     if left is not None and left <= 0:

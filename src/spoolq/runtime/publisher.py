@@ -63,6 +63,7 @@ class Publisher:
         self._on_published = on_published
         self._describe_wire = describe_wire
         self._stall_log = Throttle(clock, _STALL_WARN_MILLIS)
+        self._while_closing = False
         self.frame_nbytes_max = 0
         self.backpressure_stalls = 0
         self.cap_known(limits.BATCH_BYTES_ASSUMED)
@@ -71,12 +72,15 @@ class Publisher:
         """The endpoint's cap for one message; the segment's room bounds it further."""
         self.frame_nbytes_max = min(cap_nbytes, self._store.frame_nbytes_max)
 
-    def publish(self, *, wait: bool = True) -> int | None:
+    def publish(self, *, wait: bool = True, while_closing: bool = False) -> int | None:
         """Publishes all buffered rows; the FSN of the last frame, None when nothing was buffered.
 
         Raises BackpressureError when no room came in time (at once with ``wait=False``), the
-        latched terminal error when one ends the wait, FrameTooLarge for a row that fits no frame.
+        latched terminal error when one ends the wait, ClosedError when the sender begins to close
+        meanwhile (not with ``while_closing``, which is close's own), FrameTooLarge for a row that
+        fits no frame.
         """
+        self._while_closing = while_closing
         rows = self._rows
         if not len(rows):
             return None
@@ -105,7 +109,7 @@ class Publisher:
             room = self._wait_for_room(nbytes, wait)
         fsn = store.published_fsn + 1
         try:
-            encode.write(self._rows, room, cut, gorilla=self._gorilla)
+            encode.write(self._rows, room.view, cut, gorilla=self._gorilla)
             store.publish(room)
         finally:
             if store.published_fsn >= fsn:
@@ -143,7 +147,8 @@ class Publisher:
                 _LOG.warning("an append of %d bytes waits for room: %s", nbytes, self._full())
             return room is not None
 
-        self._progress.wait_until(came, self._append_deadline_millis if wait else 0)
+        deadline_millis = self._append_deadline_millis if wait else 0
+        self._progress.wait_until(came, deadline_millis, while_closing=self._while_closing)
         if room is None:
             waited = self._clock.now_millis() - started
             raise BackpressureError(

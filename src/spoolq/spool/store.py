@@ -15,7 +15,7 @@ blocks, `reserve` gives None, and after an `acknowledge` that returned True it i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,13 @@ class Store(Protocol):
         have come between).  Raises FrameTooLarge above `frame_nbytes_max`.
         """
 
-    def publish(self, room: Room) -> int:
-        """Stores length and CRC, makes the frame visible, returns its FSN.  Raises StorageError for a stale room."""
+    def publish(self, room: Any) -> int:
+        """Stores length and CRC, makes the frame visible, returns its FSN.
 
-    def abandon(self, room: Room) -> None:
+        ``room`` is what `reserve` of this very store gave.  Raises StorageError for a stale one.
+        """
+
+    def abandon(self, room: Any) -> None:
         """Nothing happened."""
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:

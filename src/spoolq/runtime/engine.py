@@ -1,0 +1,372 @@
+"""Everything below one `Sender`: the store, the machine, the threads, and the order they start and end in.
+
+| part                | thread                     | owns                                       |
+|---------------------|----------------------------|--------------------------------------------|
+| `Publisher`         | the caller, or the keeper  | the way from the row buffer into the store |
+| `IoLoop`            | ``spoolq-io``              | the connection, the delivery machine       |
+| `Keeper`            | ``spoolq-keeper``          | the flush deadline, spares                 |
+| `Reports`           | one a handler, when needed | events on their way to handlers            |
+
+Order of calls: `open` once; then `flush`, the waits and the watermarks from any thread; `close` once,
+from any thread, a handler's too.  The row buffer is the sender's lock.
+
+Opening undoes every step that was made when a later one fails.  A terminal error is latched in
+`Progress` first, then in the row buffer, then told to the handlers (behaviour.md 6.3).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from random import Random
+from typing import Final
+
+from spoolq import limits
+from spoolq.columns import RowBuffer, SymbolTable
+from spoolq.config import SenderConfig
+from spoolq.delivery import Delivery, DeliveryOptions, State, actions
+from spoolq.errors import ClosedError, DeliveryTimeout, SpoolqError
+from spoolq.link import ConnectOptions, Endpoint
+from spoolq.qwp import upgrade
+from spoolq.qwp.catchup import catch_up_messages
+from spoolq.runtime.clock import Clock
+from spoolq.runtime.io_loop import IoLoop
+from spoolq.runtime.keeper import Keeper
+from spoolq.runtime.progress import Progress
+from spoolq.runtime.publisher import Publisher
+from spoolq.runtime.reports import ConnectionListener, ErrorHandler, Reports
+from spoolq.runtime.steps import Steps
+from spoolq.spool import MemoryStore
+from spoolq.stats import SenderStats
+
+_LOG = logging.getLogger("spoolq")
+_JOIN_SECONDS: Final = 30.0  # behaviour.md 2.7: how long a blocked thread is waited for
+
+
+class Engine:
+    """See the module's text.  ``config`` is checked already; nothing is opened before `open`."""
+
+    def __init__(
+        self,
+        config: SenderConfig,
+        *,
+        error_handler: ErrorHandler | None = None,
+        connection_listener: ConnectionListener | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock or Clock()
+        self._names = tuple(str(address) for address in config.endpoints)
+        self.progress = Progress(self._clock)
+        self._symbols = SymbolTable()
+        self.rows = RowBuffer(self._symbols, max_name_bytes=config.max_name_len)
+        self.store = MemoryStore(config.sf_max_segment_bytes, config.sf_max_total_bytes)
+        self.reports = Reports(
+            self._names,
+            error_handler=error_handler,
+            connection_listener=connection_listener,
+            error_capacity=config.error_inbox_capacity,
+        )
+        self.machine = Delivery(_delivery_options(config, self._names), self.store, Random())
+        self.publisher = Publisher(
+            self.rows,
+            self._symbols,
+            self.store,
+            progress=self.progress,
+            clock=self._clock,
+            append_deadline_millis=config.sf_append_deadline_millis,
+            gorilla=config.gorilla,
+            on_published=self._published,
+            describe_wire=self._describe_wire,
+        )
+        self.keeper = Keeper(
+            self.rows,
+            self.store,
+            lambda wait: self.publisher.publish(wait=wait),
+            self._clock,
+            interval_millis=config.auto_flush_interval_millis or None,
+            append_deadline_millis=config.sf_append_deadline_millis,
+            report=self._timer_failed,
+        )
+        self.loop: IoLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._close_lock = threading.Lock()
+        self._close_begun = False
+        self._close_ended = threading.Event()
+        self.rows.row_trigger = config.auto_flush_rows
+        self.rows.on_trigger = self.publisher.publish
+        self._cap_known(limits.BATCH_BYTES_ASSUMED)
+
+    # -- open ----------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Connects as the mode says and starts the threads (behaviour.md 2.1, 2.2).
+
+        Raises what the first connect raises; nothing is left open then.
+        """
+        config = self.config
+        blocking = config.initial_connect != "async"
+        try:
+            self.loop = loop = self._make_loop(blocking)
+            if blocking:
+                sync = config.initial_connect == "sync"
+                loop.begin(config.reconnect_max_duration_millis if sync else 0)
+                loop.run_until(lambda: self.machine.state is State.CONNECTED)
+                if self.progress.error is not None:
+                    raise self.progress.error
+                loop.connect_millis(config.connect_timeout_millis or limits.CONNECT_MILLIS_BACKGROUND)
+            else:
+                loop.begin(None)
+            self._start(loop)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _make_loop(self, blocking: bool) -> IoLoop:
+        config = self.config
+        authorization = None
+        if config.username is not None and config.password is not None:
+            authorization = upgrade.basic(config.username, config.password.reveal())
+        elif config.token is not None:
+            authorization = f"Bearer {config.token.reveal()}"
+        # Without a setting a blocking connect lasts as long as the system lets it (behaviour.md 1.2).
+        default_millis = limits.CONNECT_MILLIS_SYSTEM if blocking else limits.CONNECT_MILLIS_BACKGROUND
+        return IoLoop(
+            self.machine,
+            self.store,
+            self._clock,
+            [Endpoint(address.host, address.port) for address in config.endpoints],
+            ConnectOptions(
+                authorization=authorization,
+                connect_millis=config.connect_timeout_millis or default_millis,
+                upgrade_millis=config.auth_timeout_millis,
+            ),
+            catch_up=self._catch_up,
+            on_settled=self.progress.advanced,
+            on_latched=self._latched,
+            on_report=self.reports.take,
+            on_cap=self._cap_known,
+        )
+
+    def _start(self, loop: IoLoop) -> None:
+        self.keeper.start()
+        self.rows.on_first_row = self.keeper.row_buffered
+        self._thread = thread = threading.Thread(target=self._run_loop, args=(loop,), name="spoolq-io", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+
+    def _undo(self) -> None:
+        steps = Steps()
+        self._thread = None
+        if self.loop is not None:
+            steps.run(self.loop.stop)
+            steps.run(self.loop.close)
+        steps.run(self.keeper.stop)
+        steps.run(self.reports.close)
+        steps.run(self.store.close)
+        self._close_begun = True
+        self._close_ended.set()
+
+    def _run_loop(self, loop: IoLoop) -> None:
+        """The I/O thread: a fault of ours must end the sender loudly, never leave it hanging."""
+        try:
+            loop.run()
+        except Exception as error:
+            _LOG.exception("the I/O thread failed; the sender has stopped")
+            fault = error if isinstance(error, SpoolqError) else SpoolqError(f"the I/O thread failed: {error!r}")
+            if fault is not error:
+                fault.__cause__ = error
+            self._latched(actions.Latch(fault))
+
+    # -- what the loop and the keeper tell -------------------------------------------------------
+    def _catch_up(self, cap_nbytes: int) -> Iterator[bytes]:
+        return catch_up_messages(self._symbols, self._symbols.published_count, cap_nbytes)
+
+    def _cap_known(self, cap_nbytes: int) -> None:
+        """Limits of a frame and of the byte trigger (behaviour.md 3.1, 3.5)."""
+        self.publisher.cap_known(cap_nbytes)
+        frame = self.publisher.frame_nbytes_max
+        self.rows.row_bytes_max = frame
+        trigger = self.config.max_buf_size
+        if self.config.auto_flush_bytes:
+            trigger = min(trigger, self.config.auto_flush_bytes, int(limits.BYTE_TRIGGER_RATIO * frame))
+        self.rows.byte_trigger = trigger
+
+    def _latched(self, latch: actions.Latch) -> None:
+        if self.progress.fail(latch.error):
+            self.rows.latched = latch.error
+            if self._thread is None:
+                return  # the constructor raises it
+            self.reports.terminal(latch.error, self.store.acked_fsn + 1, self.store.published_fsn)
+
+    def _timer_failed(self, error: SpoolqError | None) -> None:
+        """The next row raises what a timed flush failed with, until one succeeds (ours.md 12)."""
+        if self.progress.error is None and not self.progress.closing:
+            self.rows.latched = error
+
+    def _published(self) -> None:
+        loop = self.loop
+        if loop is not None and loop.asleep:
+            loop.wake()
+
+    def _describe_wire(self) -> str:
+        machine = self.machine
+        if machine.state is State.CONNECTED:
+            return "the connection is up but slow"
+        since = machine.outage_since_millis
+        lasted = "" if since is None else f" for {self._clock.now_millis() - since} ms"
+        return f"no connection{lasted}, {machine.attempts} attempts so far"
+
+    # -- calls -----------------------------------------------------------------------------------
+    def flush(self) -> int | None:
+        """Publishes what is buffered; the FSN of the last frame, None when nothing was buffered.
+
+        A latched terminal error is raised behind it: the rows are in the store then, not kept.
+        """
+        with self.rows:
+            self.check_open()
+            fsn = self.publisher.publish()
+            self.keeper.published()
+        if self.progress.error is not None:
+            raise self.progress.error.with_traceback(None)
+        return fsn
+
+    def check_open(self) -> None:
+        """Raises ClosedError once closing has begun."""
+        if self.progress.closing:
+            raise ClosedError("the sender is closed")
+
+    def await_acked(self, fsn: int, timeout_millis: int | None) -> bool:
+        """Waits for the watermark; see `Progress.wait_until`."""
+        return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
+
+    def await_all(self, stall_millis: int | None) -> None:
+        """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
+        target = self.store.published_fsn
+        while True:
+            step = min(self.store.acked_fsn + 1, target)
+            if not self.progress.wait_until(lambda fsn=step: self.store.acked_fsn >= fsn, stall_millis):  # type: ignore[misc]
+                raise self.delivery_timeout(f"no ack progress within {stall_millis} ms", "they stay queued")
+            if self.store.acked_fsn >= target:
+                return
+
+    def delivery_timeout(self, what: str, then: str) -> DeliveryTimeout:
+        """The error for frames that are still unacked; ``then`` says what becomes of them."""
+        published, acked = self.store.published_fsn, self.store.acked_fsn
+        return DeliveryTimeout(
+            f"{what}: FSN {acked} is acked, {published} published, {published - acked} frames wait "
+            f"({self._describe_wire()}); {then}",
+            published_fsn=published,
+            acked_fsn=acked,
+        )
+
+    def stats(self) -> SenderStats:
+        """A snapshot of every counter."""
+        store, machine, loop, reports, keeper = self.store, self.machine, self.loop, self.reports, self.keeper
+        spool = store.stats()
+        since = machine.outage_since_millis
+        return SenderStats(
+            published_fsn=None if store.published_fsn < 0 else store.published_fsn,
+            acked_fsn=None if store.acked_fsn < 0 else store.acked_fsn,
+            rows_buffered=len(self.rows),
+            frames_unacked=spool.frames_unacked,
+            spool_bytes=spool.allocated_nbytes,
+            spool_bytes_max=spool.total_nbytes_max,
+            spool_segments=spool.segments,
+            total_frames_sent=loop.frames_sent if loop is not None else 0,
+            total_frames_replayed=loop.frames_replayed if loop is not None else 0,
+            total_acks=loop.acks if loop is not None else 0,
+            total_connect_attempts=machine.attempts,
+            total_reconnect_attempts=loop.reconnect_attempts if loop is not None else 0,
+            total_reconnects_succeeded=machine.reconnects_succeeded,
+            total_backpressure_stalls=self.publisher.backpressure_stalls,
+            total_timer_flushes=keeper.timer_flushes,
+            total_timer_flush_failures=keeper.timer_flush_failures,
+            total_server_errors=reports.server_errors,
+            total_error_notifications_delivered=reports.errors_delivered,
+            dropped_error_notifications=reports.errors_dropped,
+            connection_events_delivered=reports.connections_delivered,
+            connection_events_dropped=reports.connections_dropped,
+            was_ever_connected=machine.was_ever_connected,
+            outage_millis=None if since is None else self._clock.now_millis() - since,
+            last_terminal_error=self.progress.error,
+        )
+
+    # -- close -----------------------------------------------------------------------------------
+    def close(self, *, flush: bool = True) -> None:
+        """Ends everything; the first error is raised when all of it is done (behaviour.md 2.7).
+
+        A second call does nothing, a racing one waits for the first.  Errors: the latched terminal
+        one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
+        ``close_flush_timeout_millis``.
+        """
+        with self._close_lock:
+            first, self._close_begun = not self._close_begun, True
+        if not first:
+            self._close_ended.wait()
+            return
+        steps = Steps()
+        try:
+            steps.run(self.progress.begin_closing)
+            steps.run(self._last_publish, flush)
+            steps.run(self._drain)
+        finally:
+            self._end(steps)
+        steps.finish()
+
+    def _last_publish(self, flush: bool) -> None:
+        """No more rows; what is buffered is published, or forgotten."""
+        with self.rows:
+            try:
+                if flush:
+                    self.publisher.publish(while_closing=True)
+            finally:
+                self.rows.on_first_row = self.rows.on_trigger = None
+                if self.progress.error is None:
+                    self.rows.latched = ClosedError("the sender is closed")
+
+    def _drain(self) -> None:
+        """Waits for the acknowledgements as long as the setting says; raises a terminal error in any case."""
+        timeout_millis = self.config.close_flush_timeout_millis
+        store = self.store
+
+        def drained() -> bool:
+            return store.acked_fsn >= store.published_fsn
+
+        if not self.progress.wait_until(drained, max(timeout_millis, 0)) and timeout_millis > 0:
+            error = self.delivery_timeout(
+                f"close() gave up after {timeout_millis} ms",
+                "they were queued in memory and are lost: raise close_flush_timeout_millis",
+            )
+            _LOG.warning("%s", error)
+            raise error
+
+    def _end(self, steps: Steps) -> None:
+        """Stops the threads and frees everything, whatever fails."""
+        loop, thread = self.loop, self._thread
+        if loop is not None:
+            steps.run(loop.stop)
+        if thread is not None:
+            steps.run(thread.join, _JOIN_SECONDS)
+        if loop is not None and not (thread is not None and thread.is_alive()):
+            steps.run(loop.close)
+        steps.run(self.keeper.stop)
+        steps.run(self.reports.close)
+        steps.run(self.rows.clear)
+        steps.run(self.store.close)
+        steps.run(self.progress.end)
+        self._close_ended.set()
+
+
+def _delivery_options(config: SenderConfig, names: tuple[str, ...]) -> DeliveryOptions:
+    return DeliveryOptions(
+        endpoints=names,
+        backoff_initial_millis=config.reconnect_initial_backoff_millis,
+        backoff_max_millis=config.reconnect_max_backoff_millis,
+        max_frame_rejections=config.max_frame_rejections,
+        poison_window_millis=config.poison_min_escalation_window_millis,
+        policies=config.policies,
+    )

@@ -1,0 +1,284 @@
+"""The I/O loop: carries the delivery machine's actions out and tells it what happened.
+
+One `IoLoop` per sender.  `run_until` drives it on the caller's thread (a blocking first connect),
+`run` on the I/O thread until `stop`; never both at once.  It owns the connection.
+
+Sleeping: within `LINGER_MILLIS` of its last work it polls with waits of at least 1 ms, so that a
+producer need not wake it; after that ``asleep`` is set and the producer wakes it (ours.md 13).  The
+socket is always watched, also when nothing waits for an answer (ours.md 29b).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import select
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from spoolq import limits, link
+from spoolq.delivery import Delivery, State, actions, events
+from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
+from spoolq.qwp.responses import BadResponse, parse
+from spoolq.runtime.clock import Clock
+from spoolq.runtime.throttle import Throttle
+from spoolq.runtime.wakeup import Wakeup
+from spoolq.spool import Store
+
+_LOG = logging.getLogger("spoolq.delivery")
+LINGER_MILLIS: Final = 50
+_POLL_MILLIS: Final = 1
+_WARN_MILLIS: Final = 5_000  # behaviour.md 5.3
+_FAILURE: Final = {
+    Kind.AUTH: events.FailureKind.AUTH,
+    Kind.ROLE: events.FailureKind.ROLE,
+    Kind.STATUS: events.FailureKind.STATUS,
+}
+
+
+class IoLoop:
+    """See the module's text.
+
+    ``catch_up(cap)`` gives the dictionary messages a new connection begins with; ``on_settled`` is
+    called after an acknowledgement reached the store, ``on_latched`` with a terminal error,
+    ``on_report`` with what the user's handlers may want to know, ``on_cap`` with a new endpoint's cap.
+    """
+
+    def __init__(
+        self,
+        machine: Delivery,
+        store: Store,
+        clock: Clock,
+        endpoints: list[Endpoint],
+        options: ConnectOptions,
+        *,
+        catch_up: Callable[[int], Iterator[bytes]],
+        on_settled: Callable[[], None],
+        on_latched: Callable[[actions.Latch], None],
+        on_report: Callable[[actions.Report], None],
+        on_cap: Callable[[int], None],
+    ) -> None:
+        self.machine = machine
+        self._store = store
+        self._clock = clock
+        self._endpoints = endpoints
+        self._options = options
+        self._catch_up = catch_up
+        self._on_settled = on_settled
+        self._on_latched = on_latched
+        self._on_report = on_report
+        self._on_cap = on_cap
+        self._wake = Wakeup()
+        self._cancel = Wakeup()
+        self._connection: Connection | None = None
+        self._pending: list[actions.Action] = []
+        self._sending: tuple[int, int] | None = None
+        self._timer_millis: int | None = None
+        self._last_work_millis = clock.now_millis()
+        self._told_fsn = -1
+        self._throttles: dict[str, Throttle] = {}
+        self._stopping = False
+        self.asleep = False
+        self.frames_sent = 0
+        self.frames_replayed = 0
+        self.acks = 0
+        self.reconnect_attempts = 0
+        self._replay_high_fsn = -1
+
+    # -- from other threads --------------------------------------------------------------------
+    def wake(self) -> None:
+        """There may be new frames."""
+        if self.asleep:
+            self.asleep = False
+            self._wake.set()
+
+    def stop(self) -> None:
+        """Makes `run` or `run_until` end soon, whatever they are doing."""
+        self._stopping = True
+        self._cancel.set()
+        self._wake.set()
+
+    # -- the loop ------------------------------------------------------------------------------
+    def begin(self, budget_millis: int | None) -> None:
+        """The first event; nothing is done yet."""
+        self._tell(events.Begin(budget_millis))
+
+    def run(self) -> None:
+        """Until `stop` or a terminal error."""
+        self.run_until(lambda: False)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Until ``done()``, `stop` or a terminal error."""
+        while not self._stopping and not done():
+            if self._pending:
+                self._do(self._pending.pop(0))
+            elif self.machine.state is State.FAILED:
+                return
+            else:
+                self._wait_and_look()
+
+    def connect_millis(self, millis: int) -> None:
+        """Another bound for the TCP connects from now on; while nobody drives the loop."""
+        self._options = dataclasses.replace(self._options, connect_millis=millis)
+
+    def close(self) -> None:
+        """Closes the connection and the descriptors; after `run` has ended."""
+        self._drop_connection()
+        self._wake.close()
+        self._cancel.close()
+
+    def _tell(self, event: events.Event) -> None:
+        self._pending += self.machine.handle(event, self._clock.now_millis())
+
+    def _wait_and_look(self) -> None:
+        connection = self._connection
+        timeout = self._timeout_millis()
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if connection is not None:
+            writing = select.POLLOUT if connection.wants_write else 0
+            poll.register(connection, select.POLLIN | writing)
+        ready = dict(poll.poll(timeout))
+        self.asleep = False
+        if self._wake.fileno() in ready:
+            self._wake.clear()
+        now = self._clock.now_millis()
+        if self._timer_millis is not None and now >= self._timer_millis:
+            self._timer_millis = None
+            self._tell(events.TimerDue())
+        if connection is not None and (mask := ready.get(connection.fileno())):
+            self._last_work_millis = now
+            self._look_at(connection, mask)
+        if self._store.published_fsn > self._told_fsn and self._connection is not None:
+            self._last_work_millis = now
+            self._told_fsn = self._store.published_fsn
+            self._tell(events.Published())
+
+    def _timeout_millis(self) -> int | None:
+        """How long to wait; sets ``asleep`` before the last look at the log, so that no wake is lost."""
+        now = self._clock.now_millis()
+        timer = None if self._timer_millis is None else max(0, self._timer_millis - now)
+        if self._connection is not None and now - self._last_work_millis < LINGER_MILLIS:
+            return _POLL_MILLIS if timer is None else min(timer, _POLL_MILLIS)
+        self.asleep = self._connection is not None
+        if self.asleep and self._store.published_fsn > self._told_fsn:
+            return 0
+        return timer
+
+    def _look_at(self, connection: Connection, mask: int) -> None:
+        if mask & ~select.POLLOUT:
+            self._take(connection)
+        if self._connection is connection and connection.wants_write:
+            self._flush(connection)
+
+    def _take(self, connection: Connection) -> None:
+        """Tells the machine what came, until one of it ends the connection."""
+        for item in connection.receive():
+            if self._connection is connection:
+                self._tell(self._event_of(item))
+                self._drain()
+
+    def _event_of(self, item: link.Inbound) -> events.Event:
+        match item:
+            case link.Binary(payload):
+                try:
+                    response = parse(payload)
+                except BadResponse as error:
+                    return events.Undecodable(str(error))
+                self.acks += payload[0] == 0
+                return events.Answered(response)
+            case link.Close(code, reason):
+                return events.PeerClosed(code, reason)
+            case link.Breach(text):
+                return events.ProtocolBreach(text)
+            case link.Lost(text):
+                return events.Lost(text)
+        raise AssertionError(item)
+
+    def _drain(self) -> None:
+        """Carries out what is pending, so that a Disconnect takes effect before the next answer is told."""
+        while self._pending and not isinstance(self._pending[0], actions.Connect):
+            self._do(self._pending.pop(0))
+
+    # -- actions -------------------------------------------------------------------------------
+    def _do(self, action: actions.Action) -> None:
+        match action:
+            case actions.Connect(index):
+                self._connect(index)
+            case actions.SendRun(first_fsn, max_frames, max_nbytes):
+                self._send_run(first_fsn, max_frames, max_nbytes)
+            case actions.Settle(fsn):
+                self._store.acknowledge(fsn)
+                self._on_settled()
+            case actions.Disconnect():
+                self._drop_connection()
+            case actions.SetTimer(at_millis):
+                self._timer_millis = at_millis
+            case actions.Latch():
+                self._on_latched(action)
+            case actions.Report():
+                self._on_report(action)
+            case actions.Warn(topic, text):
+                if self._throttles.setdefault(topic, Throttle(self._clock, _WARN_MILLIS)).due():
+                    _LOG.warning("%s", text)
+
+    def _connect(self, index: int) -> None:
+        endpoint = self._endpoints[index]
+        self.reconnect_attempts += self.machine.was_ever_connected
+        try:
+            connection = link.connect(endpoint, self._options, self._cancel.fileno())
+        except ConnectFailure as failure:
+            if failure.kind is Kind.CANCELLED:
+                return
+            kind = _FAILURE.get(failure.kind, events.FailureKind.TRANSPORT)
+            self._tell(
+                events.ConnectFailed(kind, failure.text, failure.status, failure.role, failure.retry_after_millis)
+            )
+            return
+        self._connection = connection
+        self._told_fsn = -1
+        self._sending = None
+        self._last_work_millis = self._clock.now_millis()
+        cap = connection.upgrade.cap_nbytes or limits.BATCH_BYTES_ASSUMED
+        self._on_cap(cap)
+        count = 0
+        self._replay_high_fsn = self._store.published_fsn if self.machine.was_ever_connected else -1
+        if self.machine.mirror_needed:
+            for message in self._catch_up(cap):
+                connection.queue_message(message)
+                count += 1
+        self._tell(events.Connected(count))
+        self._flush(connection)
+
+    def _send_run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> None:
+        connection = self._connection
+        run = self._store.run(first_fsn, max_frames, max_nbytes)
+        if connection is None or run is None:
+            return
+        try:
+            connection.queue_run(run)
+            self._sending = (run.first_fsn, run.last_fsn)
+        finally:
+            run.release()
+        self._flush(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            done = connection.flush()
+        except OSError as error:
+            self._take(connection)  # the reason may have come before the end
+            if self._connection is connection:
+                self._tell(events.Lost(f"sending failed: {error.strerror or error}"))
+                self._drain()
+            return
+        if done and self._sending is not None:
+            (first, last), self._sending = self._sending, None
+            self.frames_sent += last - first + 1
+            self.frames_replayed += max(0, min(self._replay_high_fsn, last) - first + 1)
+            self._tell(events.RunSent(last))
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._sending = None

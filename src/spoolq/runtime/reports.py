@@ -1,0 +1,145 @@
+"""What the delivery machine reports becomes events for the user's handlers, and log lines.
+
+`Reports.take` is called by whoever drives the machine; it never waits and never fails.  Each kind
+of handler has an inbox and a thread of its own (`Dispatcher`), made only when there is a handler.
+`poll_error` has a ring of its own, independent of the handler (behaviour.md 6.3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, cast
+
+from spoolq.delivery import actions
+from spoolq.errors import AuthError, ServerRejection, SpoolqError
+from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent
+from spoolq.runtime.dispatcher import Dispatcher
+
+_ERRORS: Final = logging.getLogger("spoolq.errors")
+_CONNECTIONS: Final = logging.getLogger("spoolq.delivery")
+CONNECTION_INBOX: Final = 64  # behaviour.md D-7
+
+ErrorHandler = Callable[[ErrorEvent], object]
+ConnectionListener = Callable[[ConnectionEvent], object]
+
+
+class Reports:
+    """Error and connection events of one sender; ``endpoints`` are their names by index."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        error_handler: ErrorHandler | None,
+        connection_listener: ConnectionListener | None,
+        error_capacity: int,
+    ) -> None:
+        self._endpoints = endpoints
+        self._errors: Dispatcher[ErrorEvent] | None = None
+        self._connections: Dispatcher[ConnectionEvent] | None = None
+        if error_handler is not None:
+            self._errors = Dispatcher(error_handler, error_capacity, "spoolq-errors")
+        if connection_listener is not None:
+            self._connections = Dispatcher(connection_listener, CONNECTION_INBOX, "spoolq-connections")
+        self._polled: deque[ErrorEvent] = deque(maxlen=error_capacity)
+        self.server_errors = 0
+        self.polled_dropped = 0
+
+    @property
+    def errors_delivered(self) -> int:
+        """Error events the handler was called with."""
+        return self._errors.delivered if self._errors is not None else 0
+
+    @property
+    def errors_dropped(self) -> int:
+        """Error events that gave way to newer ones, in the handler's inbox and for `poll_error`."""
+        return self.polled_dropped + (self._errors.dropped if self._errors is not None else 0)
+
+    @property
+    def connections_delivered(self) -> int:
+        """Connection events the listener was called with."""
+        return self._connections.delivered if self._connections is not None else 0
+
+    @property
+    def connections_dropped(self) -> int:
+        """Connection events that gave way to newer ones."""
+        return self._connections.dropped if self._connections is not None else 0
+
+    def poll_error(self) -> ErrorEvent | None:
+        """The oldest error event that was not polled yet; None when there is none."""
+        try:
+            return self._polled.popleft()
+        except IndexError:
+            return None
+
+    def take(self, report: actions.Report) -> None:
+        """One report of the machine."""
+        match report.event:
+            case actions.ServerErrorEvent() as refusal:
+                self.server_errors += 1
+                self._error(
+                    ErrorEvent(
+                        refusal.category,
+                        refusal.policy,
+                        refusal.status,
+                        refusal.server_text,
+                        refusal.message_sequence,
+                        refusal.from_fsn,
+                        refusal.to_fsn,
+                        datetime.now(UTC),
+                    )
+                )
+            case actions.ConnectionEvent() as event:
+                self._connection(event)
+
+    def terminal(self, error: SpoolqError, first_fsn: int, last_fsn: int) -> None:
+        """The terminal error, once it is latched; a refusal that a report told already is not told twice."""
+        if isinstance(error, ServerRejection) and error.status is not None and error.category != "protocol_violation":
+            return
+        status = None
+        if isinstance(error, ServerRejection):
+            category, status = error.category, error.status
+            if error.from_fsn >= 0:
+                first_fsn, last_fsn = error.from_fsn, error.to_fsn
+        else:
+            category = "security_error" if isinstance(error, AuthError) else "connect_failed"
+        self._error(ErrorEvent(category, "terminal", status, str(error), None, first_fsn, last_fsn, datetime.now(UTC)))
+
+    def close(self) -> None:
+        """Lets the handlers finish for a moment (`Dispatcher.close`)."""
+        for dispatcher in (self._errors, self._connections):
+            if dispatcher is not None:
+                dispatcher.close()
+
+    def _error(self, event: ErrorEvent) -> None:
+        if len(self._polled) == self._polled.maxlen:
+            self.polled_dropped += 1
+        self._polled.append(event)
+        if self._errors is not None:
+            self._errors.post(event)
+            return
+        if event.status is None:
+            _ERRORS.error("the sender has stopped: %s: %s", event.category, event.text)
+            return
+        level = logging.ERROR if event.policy == "terminal" else logging.WARNING
+        frames = f"FSN {event.from_fsn}" + (f" to {event.to_fsn}" if event.to_fsn > event.from_fsn else "")
+        _ERRORS.log(level, "the server refused %s: %s, %s: %s", frames, event.category, event.policy, event.text)
+
+    def _connection(self, event: actions.ConnectionEvent) -> None:
+        told = ConnectionEvent(
+            cast(ConnectionEventKind, event.kind),
+            self._name(event.endpoint_index),
+            self._name(event.previous_endpoint_index) if event.kind == "failed_over" else None,
+            event.attempt,
+            event.cause,
+            datetime.now(UTC),
+        )
+        _CONNECTIONS.debug("%s %s %s", told.kind, told.endpoint or "", told.cause)
+        if self._connections is not None:
+            self._connections.post(told)
+
+    def _name(self, index: int | None) -> str | None:
+        return None if index is None else self._endpoints[index]

@@ -1,0 +1,295 @@
+"""`Sender`: what people use.  It orchestrates and decides nothing; `runtime.engine` does the work.
+
+    with Sender.from_conf("ws::addr=localhost:9000;") as sender:
+        sender.row("trades", symbols={"symbol": "ETH-USD"}, columns={"price": 2615.54}, at=TimestampNanos.now())
+
+Opening connects (mode OFF and SYNC) or starts connecting (ASYNC) and raises what fails.  Rows are
+buffered, published as frames by a flush or a trigger, sent by a thread, and let go when the server
+has acknowledged them.  FSN = frame sequence number, from 0.
+
+A sender may be shared by threads: `row` is atomic, `flush` publishes under the sender's lock.  A
+conversion hook that calls back into the same sender gets ReentryError.
+
+``sender.row`` and ``sender.rows`` are the row buffer's own bound methods, put on the instance, so
+that a call has no Python frame in between; their documentation is `row` and `rows` below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from spoolq import config as configuration
+from spoolq.config import SenderConfig
+from spoolq.errors import ConfigError
+from spoolq.runtime.engine import Engine
+from spoolq.runtime.steps import attach
+from spoolq.stats import SenderStats
+
+if TYPE_CHECKING:
+    from spoolq.events import ErrorEvent
+    from spoolq.runtime.reports import ConnectionListener, ErrorHandler
+
+
+class Sender:
+    """A store-and-forward client of one QuestDB server, or of several that stand in for each other.
+
+    ``Sender(addr="localhost:9000", ...)`` takes the settings of docs/configuration.md as keywords;
+    ``Sender("ws", "localhost", 9000)`` is the same.  `from_conf` takes a connect string, `from_env`
+    the one in ``QDB_CLIENT_CONF``.
+
+    ``error_handler(ErrorEvent)`` is called for each refusal of the server and for the terminal error,
+    ``connection_listener(ConnectionEvent)`` for what happens to the connection; each on a thread of
+    its own, as things happen.  They may call into the sender, `close` included.
+
+    Raises ConfigError before anything is touched; ConnectError and below when the first connect
+    fails (modes OFF and SYNC).
+    """
+
+    def __init__(
+        self,
+        scheme: str = "ws",
+        host: str | None = None,
+        port: int | str | None = None,
+        *,
+        error_handler: ErrorHandler | None = None,
+        connection_listener: ConnectionListener | None = None,
+        **settings: Any,
+    ) -> None:
+        if host is not None:
+            if "addr" in settings:
+                raise ConfigError("the server is given as host and as addr; give it once", key="addr")
+            bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            settings["addr"] = bracketed if port is None else f"{bracketed}:{port}"
+        elif port is not None:
+            raise ConfigError("a port needs a host", key="addr")
+        self._open(configuration.parse(f"{scheme}::", **settings), error_handler, connection_listener)
+
+    @classmethod
+    def from_conf(
+        cls,
+        conf: str,
+        *,
+        error_handler: ErrorHandler | None = None,
+        connection_listener: ConnectionListener | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Opens a sender from a connect string such as ``ws::addr=localhost:9000;``; keywords add to it."""
+        sender = cls.__new__(cls)
+        sender._open(configuration.parse(conf, **settings), error_handler, connection_listener)
+        return sender
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        error_handler: ErrorHandler | None = None,
+        connection_listener: ConnectionListener | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Opens a sender from the connect string in ``QDB_CLIENT_CONF``."""
+        sender = cls.__new__(cls)
+        sender._open(configuration.from_env(**settings), error_handler, connection_listener)
+        return sender
+
+    def _open(
+        self,
+        config: SenderConfig,
+        error_handler: ErrorHandler | None,
+        connection_listener: ConnectionListener | None,
+    ) -> None:
+        self._engine = Engine(config, error_handler=error_handler, connection_listener=connection_listener)
+        self._engine.open()
+        rows = self._engine.rows
+        self.row = rows.row  # type: ignore[method-assign]
+        self.rows = rows.rows  # type: ignore[method-assign]
+
+    # -- rows ------------------------------------------------------------------------------------
+    def row(
+        self,
+        table: str,
+        *,
+        symbols: Mapping[str, str | None] | None = None,
+        columns: Mapping[str, Any] | None = None,
+        at: Any,
+    ) -> None:
+        """Buffers one row, whole or not at all.
+
+        ``symbols``: SYMBOL columns by name.  ``columns``: all other columns by name; the type follows
+        from the value: bool, int (64 bits), float, str, bytes, datetime, Decimal, UUID, IPv4Address,
+        a numpy scalar, a float64 array, or a wrapper (TimestampMicros, DateMillis, Char, Long256,
+        Geohash ...).  None is NULL.  ``at``: the designated timestamp as TimestampNanos,
+        TimestampMicros, datetime (naive counts as UTC), numpy.datetime64, or ServerTimestamp.
+
+        Raises InputError and below for a row that cannot be sent: it is undone, earlier rows stay.
+        When the row trips an auto-flush, errors of the flush come out here and the row stays
+        buffered.  A latched terminal error is raised by every call.
+        """
+        return self._engine.rows.row(table, symbols=symbols, columns=columns, at=at)
+
+    def rows(
+        self,
+        table: str,
+        rows: Iterable[Sequence[Any]],
+        *,
+        symbols: Sequence[str] = (),
+        columns: Sequence[str] = (),
+        at: Any = None,
+    ) -> int:
+        """Buffers many rows of one shape; how many.
+
+        Each row is a sequence: the values of ``symbols``, then those of ``columns``, then the
+        designated timestamp unless ``at`` gives one for all.  The first row that is refused is undone
+        and raises; the rows before it stay.
+        """
+        return self._engine.rows.rows(table, rows, symbols=symbols, columns=columns, at=at)
+
+    def table(self, name: str, *, symbols: Sequence[str] = (), columns: Sequence[str] = ()) -> TableWriter:
+        """A writer bound to one table and its columns."""
+        return TableWriter(self, name, tuple(symbols), tuple(columns))
+
+    def __len__(self) -> int:
+        """Rows buffered and not yet published."""
+        return len(self._engine.rows)
+
+    def __bool__(self) -> bool:
+        """True: a sender without buffered rows is still a sender."""
+        return True
+
+    # -- publishing and waiting --------------------------------------------------------------------
+    def flush(self, *, wait: bool = False) -> None:
+        """Publishes the buffered rows; with ``wait`` also waits until all that is published is acked.
+
+        Without ``wait`` it never waits for the server, except for room in the queue, at most
+        ``sf_append_deadline_millis``; then BackpressureError, and the rows stay buffered.
+        """
+        self._engine.flush()
+        if wait:
+            self.wait()
+
+    def flush_and_get_fsn(self) -> int | None:
+        """`flush`; the FSN of the last frame it published, None when nothing was buffered."""
+        return self._engine.flush()
+
+    def await_acked_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
+        """Waits until the server has acknowledged ``fsn``; False when the time ran out first.
+
+        None waits without a limit, 0 or less only looks.  An FSN that is not published yet is waited
+        for.  Raises the latched terminal error, ClosedError when the sender closes meanwhile.
+        """
+        return self._engine.await_acked(fsn, timeout_millis)
+
+    def wait(self, timeout_millis: int = 0) -> None:
+        """Waits until everything published so far is acked.
+
+        ``timeout_millis`` counts only time without progress; 0 = no limit.  Raises DeliveryTimeout;
+        the frames stay queued.
+        """
+        self._engine.await_all(timeout_millis or None)
+
+    def drain(self, timeout_millis: int | None = None) -> bool:
+        """`flush`, then waits until everything is acked; False when the time ran out first."""
+        self._engine.flush()
+        return self._engine.await_acked(self._engine.store.published_fsn, timeout_millis)
+
+    # -- watermarks --------------------------------------------------------------------------------
+    def published_fsn(self) -> int | None:
+        """Newest published frame; None before the first.  Never raises."""
+        return _fsn(self._engine.store.published_fsn)
+
+    def ok_fsn(self) -> int | None:
+        """Newest frame the server has committed to its WAL; None before the first.  Never raises."""
+        return _fsn(self._engine.store.acked_fsn)
+
+    def acked_fsn(self) -> int | None:
+        """Newest frame the server has acknowledged; None before the first.  Never raises."""
+        return _fsn(self._engine.store.acked_fsn)
+
+    def synced_fsn(self) -> int | None:
+        """Newest frame that is durable on the local disk: None, the queue is in memory.  Never raises."""
+        return None
+
+    def await_synced_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
+        """Raises ConfigError: a queue in memory is never durable on the local disk."""
+        raise ConfigError(
+            f"FSN {fsn} will not become durable within {timeout_millis} ms or ever: the queue is in memory; "
+            "await_acked_fsn waits for the server"
+        )
+
+    # -- state -------------------------------------------------------------------------------------
+    @property
+    def was_ever_connected(self) -> bool:
+        """Whether an upgrade was ever complete."""
+        return self._engine.machine.was_ever_connected
+
+    @property
+    def must_close(self) -> bool:
+        """True once a terminal error is latched: the sender will not send any more."""
+        return self._engine.progress.error is not None
+
+    def poll_error(self) -> ErrorEvent | None:
+        """The oldest error event that was not polled yet; independent of the handler.  Never raises."""
+        return self._engine.reports.poll_error()
+
+    def stats(self) -> SenderStats:
+        """Counters and gauges of now.  Never raises."""
+        return self._engine.stats()
+
+    # -- the end -----------------------------------------------------------------------------------
+    def close(self, flush: bool = True) -> None:
+        """Publishes what is buffered, waits for the acknowledgements, ends the threads.
+
+        The wait lasts at most ``close_flush_timeout_millis`` (0 or less: not at all); then
+        DeliveryTimeout, everything being closed nevertheless.  A latched terminal error is raised by
+        the first call.  ``flush=False`` forgets the buffered rows; published frames are still waited
+        for.  A second call does nothing.
+        """
+        self._engine.close(flush=flush)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """`close`; left by an exception, buffered rows are forgotten and errors are attached to it."""
+        try:
+            self.close(flush=error is None)
+        except Exception as closing:
+            if error is None:
+                raise
+            attach(error, closing)
+
+    def __repr__(self) -> str:
+        config = self._engine.config
+        state = "closed" if self._engine.progress.closed else self._engine.machine.state.value
+        return f"<Sender {config.scheme}::{','.join(map(str, config.endpoints))} {state}>"
+
+
+class TableWriter:
+    """Rows of one table by position; made by `Sender.table`.
+
+    ``writer.row("ETH-USD", "sell", 2615.54, 0.00044, at=...)``: the values of the symbols, then those
+    of the columns.
+    """
+
+    __slots__ = ("_columns", "_name", "_sender", "_symbols")
+
+    def __init__(self, sender: Sender, name: str, symbols: tuple[str, ...], columns: tuple[str, ...]) -> None:
+        self._sender = sender
+        self._name = name
+        self._symbols = symbols
+        self._columns = columns
+
+    def row(self, *values: Any, at: Any) -> None:
+        """Buffers one row; see `Sender.row`."""
+        self._sender.rows(self._name, (values,), symbols=self._symbols, columns=self._columns, at=at)
+
+    def rows(self, rows: Iterable[Sequence[Any]], *, at: Any = None) -> int:
+        """Buffers many rows; see `Sender.rows`."""
+        return self._sender.rows(self._name, rows, symbols=self._symbols, columns=self._columns, at=at)
+
+
+def _fsn(fsn: int) -> int | None:
+    return None if fsn < 0 else fsn

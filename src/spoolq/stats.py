@@ -1,0 +1,44 @@
+"""What `Sender.stats` gives: one snapshot (behaviour.md 8).  Imports nothing of spoolq but errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spoolq.errors import SpoolqError
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStats:
+    """Counters since the sender was opened, and gauges of now.
+
+    FSNs are None while there is none.  ``total_frames_sent`` counts replays too;
+    ``total_frames_replayed`` the frames that were published before the connection they went out on
+    was made, the first connection excepted.  ``total_reconnect_attempts`` counts every connection
+    attempt after the first success.  ``outage_millis`` is how long there has been no connection,
+    None while there is one.
+    """
+
+    published_fsn: int | None
+    acked_fsn: int | None
+    rows_buffered: int
+    frames_unacked: int
+    spool_bytes: int
+    spool_bytes_max: int
+    spool_segments: int
+    total_frames_sent: int
+    total_frames_replayed: int
+    total_acks: int
+    total_connect_attempts: int
+    total_reconnect_attempts: int
+    total_reconnects_succeeded: int
+    total_backpressure_stalls: int
+    total_timer_flushes: int
+    total_timer_flush_failures: int
+    total_server_errors: int
+    total_error_notifications_delivered: int
+    dropped_error_notifications: int
+    connection_events_delivered: int
+    connection_events_dropped: int
+    was_ever_connected: bool
+    outage_millis: int | None
+    last_terminal_error: SpoolqError | None
