@@ -27,6 +27,7 @@ DICTIONARY_WARN_RATIO: Final = 0.8
 ARRAY_DIMENSIONS_MAX: Final = 32
 ARRAY_DIMENSION_MAX: Final = (1 << 28) - 1
 ARRAY_BYTES_MAX: Final = 512 << 20
+COLUMN_BYTES_MAX: Final = (1 << 31) - 1  # VARCHAR or BINARY of one batch: offsets are read as signed (wire.md 4.6)
 DECIMAL_SCALE_MAX: Final = 76
 GEOHASH_BITS_MAX: Final = 60
 

@@ -14,6 +14,7 @@ uuid, ipaddress and numpy are never imported here: whoever passes such a value h
 
 from __future__ import annotations
 
+import struct
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from spoolq import limits
-from spoolq.columns.types import ColumnType
+from spoolq.columns.faults import Refused, kind_of
+from spoolq.columns.types import ARRAYS, DECIMALS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
 from spoolq.values import (
     Char,
     DateMillis,
@@ -35,15 +37,11 @@ from spoolq.values import (
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
-
-
-class Refused(Exception):
-    """Why a value cannot be stored; the row buffer adds table and column."""
-
-
-def kind_of(value: object) -> str:
-    """How an error names the kind of a value."""
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+_INT_BOUNDS: Final = {
+    **{kind: (-(1 << bits - 1), (1 << bits - 1) - 1) for kind, bits in SIGNED_BITS.items()},
+    **{kind: (0, (1 << bits) - 1) for kind, bits in UNSIGNED_BITS.items()},
+}
+_READS_AS_NULL: Final = frozenset({ColumnType.LONG, ColumnType.DATE, ColumnType.TIMESTAMP, ColumnType.TIMESTAMP_NANOS})
 
 
 def natural(value: Any) -> tuple[ColumnType, Any] | None:
@@ -68,6 +66,87 @@ def natural(value: Any) -> tuple[ColumnType, Any] | None:
     )
 
 
+def fitted(column_type: ColumnType, value: Any) -> Any:
+    """A stored form as a column of that type keeps it; Refused when it is out of range.
+
+    What depends on the column's other values (decimal scale, geohash precision, number of
+    dimensions) is checked by `fit_scale`, `fit_precision` and `fit_dimensions`.
+    """
+    if column_type is ColumnType.FLOAT:
+        return _binary32(value)
+    bounds = _INT_BOUNDS.get(column_type)
+    if bounds is not None:
+        if not bounds[0] <= value <= bounds[1]:
+            raise Refused(f"{value} is outside {bounds[0]} to {bounds[1]}")
+        return value
+    if column_type in DECIMALS:
+        if not 0 <= value[1] <= limits.DECIMAL_SCALE_MAX:
+            raise Refused(f"scale {value[1]} is outside 0 to {limits.DECIMAL_SCALE_MAX}")
+        check_decimal(column_type, value[0])
+    elif column_type is ColumnType.GEOHASH:
+        Geohash(*value)
+    elif column_type in ARRAYS and not 1 <= len(value[0]) <= limits.ARRAY_DIMENSIONS_MAX:
+        raise Refused(f"an array has 1 to {limits.ARRAY_DIMENSIONS_MAX} dimensions, this one {len(value[0])}")
+    return value
+
+
+def fit_precision(first: int, precision: int) -> None:
+    """Refused when a geohash has another precision than the column's first one."""
+    if first != precision:
+        raise Refused(
+            f"a geohash of {precision} bits in a batch whose first one has {first}; one precision a column and batch"
+        )
+
+
+def fit_dimensions(first: int, dimensions: int) -> None:
+    """Refused when an array has another number of dimensions than the column's first one."""
+    if first != dimensions:
+        raise Refused(
+            f"an array of {dimensions} dimensions in a batch whose first one has {first}; "
+            "the server takes one number of dimensions a column"
+        )
+
+
+def rescaled(column_type: ColumnType, unscaled: int, scale: int, new_scale: int) -> int:
+    """The unscaled number at a larger scale, exact; Refused when it no longer fits the type."""
+    unscaled *= 10 ** (new_scale - scale)
+    check_decimal(column_type, unscaled)
+    return unscaled
+
+
+def exact_double(value: int) -> float:
+    """An int for a DOUBLE column; Refused when the float is another number (ours.md 9)."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = 0.5
+    if number != value:
+        raise Refused(f"the int {value} is not exact as a DOUBLE")
+    return number
+
+
+def reads_as_null(column_type: ColumnType, value: Any) -> bool:
+    """Whether a value that is there comes back as NULL; said once a column (ours.md 9)."""
+    return column_type in _READS_AS_NULL and bool(value == INT64_MIN)
+
+
+def symbol_text(value: Any) -> str:
+    """The text of a SYMBOL value; Refused when it is no str or not valid Unicode."""
+    if not isinstance(value, str):
+        raise Refused(f"a symbol takes str or None, not {kind_of(value)}")
+    text = str.__str__(value)
+    encode_text(text)
+    return text
+
+
+def _binary32(value: float) -> float:
+    try:
+        struct.pack("<f", value)
+    except OverflowError:
+        raise Refused(f"{value} is outside the range of a FLOAT") from None
+    return value
+
+
 def check_int64(value: int) -> int:
     """The int itself; Refused outside 64 bits."""
     if not INT64_MIN <= value <= INT64_MAX:
@@ -86,6 +165,8 @@ def encode_text(value: str) -> bytes:
 def micros_of(moment: datetime) -> int:
     """Microseconds of a datetime; a naive one counts as UTC, said once a process (ours.md 9)."""
     global _naive_said
+    if getattr(moment, "nanosecond", 0):
+        raise Refused(f"{moment!r} has nanoseconds, which TIMESTAMP would drop; pass TimestampNanos(moment.value)")
     if moment.tzinfo is None and not _naive_said:
         warnings.warn(
             "a naive datetime counts as UTC; give it a tzinfo to be sure (said once)",
@@ -109,21 +190,28 @@ def designated(at: Any) -> tuple[ColumnType, int] | None:
         found = ColumnType.TIMESTAMP, at.value
     elif kind is ServerTimestampType:
         return None
-    elif isinstance(at, datetime):
-        found = ColumnType.TIMESTAMP, micros_of(at)
     else:
         numpy = sys.modules.get("numpy")
-        if numpy is None or not isinstance(at, numpy.datetime64):
+        if isinstance(at, datetime):
+            found = _datetime(at)
+        elif numpy is not None and isinstance(at, numpy.datetime64):
+            found = _numpy_datetime(at)
+        else:
             raise Refused(
                 f"'at' takes TimestampMicros, TimestampNanos, datetime, numpy.datetime64 or ServerTimestamp, "
                 f"not {kind_of(at)}"
             )
-        found = _numpy_datetime(at)
         if found is None:
             raise Refused("'at' is NaT; a designated timestamp cannot be NULL, use ServerTimestamp")
     if found[1] < 0:
         raise Refused(f"the designated timestamp {at!r} is before 1970, which the server does not take")
     return found
+
+
+def _datetime(value: Any) -> tuple[ColumnType, int] | None:
+    if value != value:
+        return None  # pandas.NaT is a datetime that equals nothing
+    return ColumnType.TIMESTAMP, micros_of(value)
 
 
 def _float(value: Any) -> tuple[ColumnType, Any]:
@@ -184,7 +272,7 @@ def array_form(value: Any) -> tuple[tuple[int, ...], bytes]:
     return shape, value.astype(kind, copy=False).tobytes()
 
 
-_NANOS: Final = {
+_MICROS_PER_UNIT: Final = {
     "D": 86_400_000_000,
     "h": 3_600_000_000,
     "m": 60_000_000,
@@ -202,9 +290,13 @@ def _numpy_datetime(value: Any) -> tuple[ColumnType, int] | None:
     number = int(value.astype("int64")) * count
     if unit == "ns":
         return ColumnType.TIMESTAMP_NANOS, check_int64(number)
-    if unit not in _NANOS:
+    if unit not in _MICROS_PER_UNIT:
         raise Refused(f"numpy.datetime64 in units of {unit!r} cannot be stored; use 's', 'ms', 'us' or 'ns'")
-    return ColumnType.TIMESTAMP, check_int64(number * _NANOS[unit])
+    return ColumnType.TIMESTAMP, check_int64(number * _MICROS_PER_UNIT[unit])
+
+
+def _duration(_value: Any) -> tuple[ColumnType, Any]:
+    raise Refused("a numpy.timedelta64 has no column type; pass its count as an int")
 
 
 def _bytes(value: Any) -> tuple[ColumnType, Any]:
@@ -232,7 +324,7 @@ _EXACT: dict[type, _Converter] = {
 
 _BASES: list[tuple[type, _Converter]] = [
     (str, lambda value: (ColumnType.VARCHAR, encode_text(str.__str__(value)))),
-    (datetime, lambda value: (ColumnType.TIMESTAMP, micros_of(value))),
+    (datetime, _datetime),
     (int, _int),
     (float, lambda value: (ColumnType.DOUBLE, float(value))),
     (bytes, _bytes),
@@ -244,11 +336,8 @@ _FOREIGN: list[tuple[str, str, _Converter]] = [
     ("ipaddress", "IPv4Address", lambda value: (ColumnType.IPV4, int(value))),
     ("numpy", "ndarray", _array),
     ("numpy", "bool_", lambda value: (ColumnType.BOOLEAN, bool(value))),
+    ("numpy", "timedelta64", _duration),
     ("numpy", "integer", _int),
     ("numpy", "floating", _float),
-    (
-        "numpy",
-        "datetime64",
-        _numpy_datetime,
-    ),
+    ("numpy", "datetime64", _numpy_datetime),
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Final
 
-from spoolq.errors import InvalidNameError
+from spoolq.columns import faults
+from spoolq.errors import InputError, InvalidNameError
 from spoolq.limits import NAME_BYTES_MAX
 
 _FORBIDDEN: Final = frozenset(
@@ -32,6 +34,43 @@ def check_column_name(name: str, max_bytes: int = NAME_BYTES_MAX, *, table: str 
 def fold(name: str) -> str:
     """The form in which two column names are the same column (wire.md 3.4)."""
     return name.lower()
+
+
+def check_shape(
+    table: str, symbols: Sequence[str], columns: Sequence[str], max_bytes: int = NAME_BYTES_MAX
+) -> tuple[str, ...]:
+    """The column names of a row, symbols first; InputError for one the server would refuse, or one twice."""
+    if isinstance(symbols, str) or isinstance(columns, str):
+        raise InputError(f"rows for table {table!r}: 'symbols' and 'columns' take a list of names", table=table)
+    seen: dict[str, str] = {}
+    names = (*symbols, *columns)
+    for name in names:
+        check_column_name(name, max_bytes, table=table)
+        folded = fold(name)
+        if folded in seen:
+            raise faults.twice(table, name, seen[folded])
+        seen[folded] = name
+    return names
+
+
+def as_dict(table: str, keyword: str, given: Any) -> dict[str, Any]:
+    """``symbols=`` or ``columns=`` of a row as a dict; InputError when it is no mapping."""
+    if given is None:
+        return {}
+    if type(given) is dict:
+        return given
+    if not isinstance(given, Mapping):
+        raise faults.not_a_mapping(table, keyword, given)
+    return dict(given.items())
+
+
+def as_values(table: str, index: int, given: Any) -> Sequence[Any]:
+    """A row of ``rows()`` as tuple or list; InputError when it is no sequence of values."""
+    if type(given) is tuple or type(given) is list:
+        return given
+    if isinstance(given, str | bytes | bytearray | Mapping | Set) or not isinstance(given, Iterable):
+        raise faults.not_a_row(table, index, given)
+    return tuple(given)
 
 
 def _encoded(kind: str, name: str, max_bytes: int, table: str | None) -> bytes:

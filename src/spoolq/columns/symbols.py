@@ -23,7 +23,6 @@ from spoolq.columns.varint import varint
 from spoolq.errors import SymbolDictionaryFull
 
 _LOG = logging.getLogger("spoolq.symbols")
-_ADVICE = "use VARCHAR for columns with many different texts"
 
 
 class SymbolTable:
@@ -49,24 +48,30 @@ class SymbolTable:
         self._max_bytes = max_bytes
         self._max_entry_bytes = max_entry_bytes
         self._warned = False
+        self._origins: dict[tuple[str, str], int] = {}  # entries by the table and column that brought them
+        self._origin_of: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def intern(self, text: str) -> int:
+    def intern(self, text: str, table: str = "", column: str = "") -> int:
         """The id of ``text``, a new one when it was not seen before.
 
+        ``table`` and ``column`` say where it comes from, for the error at a limit.
         Raises SymbolDictionaryFull at a limit, UnicodeEncodeError for a lone surrogate.
         """
         known = self.ids.get(text)
         if known is not None:
             return known
         encoded = text.encode()
-        self._check_room(len(encoded))
+        origin = (table, column)
+        self._check_room(len(encoded), origin)
         self._wire += varint(len(encoded)) + encoded
         self._ends.append(len(self._wire))
         self._text_bytes += len(encoded)
         self._texts.append(text)
+        self._origin_of.append(origin)
+        self._origins[origin] = self._origins.get(origin, 0) + 1
         new = len(self._texts) - 1
         self.ids[text] = new
         return new
@@ -92,30 +97,43 @@ class SymbolTable:
         for text in self._texts[count:]:
             self._text_bytes -= len(text.encode())
             del self.ids[text]
-        del self._texts[count:]
+        for origin in self._origin_of[count:]:
+            self._origins[origin] -= 1
+        del self._texts[count:], self._origin_of[count:]
         del self._ends[count + 1 :]
         del self._wire[self._ends[count] :]
 
-    def _check_room(self, nbytes: int) -> None:
+    def _check_room(self, nbytes: int, origin: tuple[str, str]) -> None:
         if nbytes > self._max_entry_bytes:
             raise SymbolDictionaryFull(
-                f"a symbol of {nbytes} bytes of UTF-8 is above the limit of {self._max_entry_bytes}; "
-                "use a VARCHAR column for texts of that size"
+                f"table {origin[0]!r}, column {origin[1]!r}: a symbol of {nbytes} bytes of UTF-8 is above the limit of "
+                f"{self._max_entry_bytes}; use a VARCHAR column for texts of that size",
+                table=origin[0],
+                column=origin[1],
             )
         entries, total = len(self._texts) + 1, self._text_bytes + nbytes
         if entries > self._max_entries or total > self._max_bytes:
             raise SymbolDictionaryFull(
                 f"the symbol dictionary is full ({len(self._texts)} of {self._max_entries} entries, "
-                f"{self._text_bytes} of {self._max_bytes} bytes); {_ADVICE}"
+                f"{self._text_bytes} of {self._max_bytes} bytes){self._blame()}",
+                table=origin[0],
+                column=origin[1],
             )
         ratio = limits.DICTIONARY_WARN_RATIO
         if not self._warned and (entries > ratio * self._max_entries or total > ratio * self._max_bytes):
             self._warned = True
             _LOG.warning(
-                "the symbol dictionary holds %d of %d entries, %d of %d bytes; when full, rows are refused: %s",
+                "the symbol dictionary holds %d of %d entries, %d of %d bytes; when full, rows are refused%s",
                 entries,
                 self._max_entries,
                 total,
                 self._max_bytes,
-                _ADVICE,
+                self._blame(),
             )
+
+    def _blame(self) -> str:
+        """Which column to change (ours.md 4)."""
+        if not self._origins:
+            return ""
+        (table, column), count = max(self._origins.items(), key=lambda item: item[1])
+        return f"; {count} entries came from column {column!r} of table {table!r}: send that column as VARCHAR"

@@ -84,6 +84,17 @@ FIXED_BYTES: Final[dict[ColumnType, int]] = {
 }
 """Bytes of one value of the types whose values all have the same size."""
 
+SIGNED_BITS: Final = {
+    ColumnType.BYTE: 8,
+    ColumnType.SHORT: 16,
+    ColumnType.INT: 32,
+    ColumnType.LONG: 64,
+    ColumnType.DATE: 64,
+    ColumnType.TIMESTAMP: 64,
+    ColumnType.TIMESTAMP_NANOS: 64,
+}
+UNSIGNED_BITS: Final = {ColumnType.CHAR: 16, ColumnType.IPV4: 32, ColumnType.LONG256: 256}
+
 SENTINELS: Final[dict[ColumnType, bytes]] = {
     ColumnType.BYTE: bytes(1),
     ColumnType.SHORT: bytes(2),

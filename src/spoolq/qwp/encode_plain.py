@@ -46,13 +46,17 @@ def frame_bytes(rows: RowBuffer, cut: Cut | None = None, *, gorilla: bool = Fals
     return len(_message(rows, cut, gorilla))
 
 
-def write(rows: RowBuffer, room: Any, cut: Cut | None = None, *, gorilla: bool = False) -> None:
-    """Fills ``room``, any object with a writable buffer of exactly `frame_bytes`."""
+def write(rows: RowBuffer, buffer: Any, cut: Cut | None = None, *, gorilla: bool = False) -> None:
+    """Fills ``buffer``, any object with a contiguous writable buffer of exactly `frame_bytes`.
+
+    ValueError, and nothing written, when its size is another one; TypeError or BufferError when it
+    cannot be written.
+    """
     message = _message(rows, cut, gorilla)
-    with memoryview(room) as view:
-        if view.nbytes != len(message):
-            raise ValueError(f"the room has {view.nbytes} bytes, the message {len(message)}")
-        view[:] = message
+    with memoryview(buffer) as view, view.cast("B") as flat:
+        if flat.nbytes != len(message):
+            raise ValueError(f"the buffer has {flat.nbytes} bytes, the message {len(message)}")
+        flat[:] = message
 
 
 def _message(rows: RowBuffer, cut: Cut | None, gorilla: bool) -> bytes:
@@ -106,15 +110,15 @@ def _column(column: Column, values: list[Any], gorilla: bool) -> bytes:
 
 def _looks_null(column: Column, present: list[Any]) -> bool:
     """A geohash of all ones that fills its bytes would read as NULL without a bitmap (wire.md 4.8)."""
-    bits = column.geohash_bits
+    bits = column.precision
     if bits is None or bits % 8:
         return False
     return any(value[0] == (1 << bits) - 1 for value in present)
 
 
 def _fixed(column_type: ColumnType, value: Any) -> bytes:
-    if column_type is ColumnType.DOUBLE and value != value:
-        return SENTINELS[column_type]  # ours.md 1: one NaN
+    if value != value:
+        return SENTINELS[column_type]  # ours.md 1: one NaN a type
     return struct.pack(_FORMATS[column_type], value)
 
 
@@ -140,7 +144,7 @@ def _packed(column: Column, present: list[Any], gorilla: bool) -> bytes:
     if column_type is ColumnType.LONG256:
         return b"".join(value.to_bytes(32, "little") for value in present)
     if column_type is ColumnType.GEOHASH:
-        bits = column.geohash_bits or 1
+        bits = column.precision or 1
         return varint(bits) + b"".join(value.to_bytes((bits + 7) // 8, "little") for value, _ in present)
     if column_type in DECIMALS:
         width = FIXED_BYTES[column_type]

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spoolq import limits
-from spoolq.columns import RowBuffer
-from spoolq.columns.varint import varint_nbytes
+from spoolq.columns import RowBuffer, sizes
 from spoolq.errors import FrameTooLarge
 from spoolq.qwp import encode
 from spoolq.qwp.cut import Cut
@@ -25,7 +24,8 @@ def plan(rows: RowBuffer, limit_nbytes: int, *, gorilla: bool = False) -> list[C
     start, end = rows.symbols.published_count, len(rows.symbols)
     counts = [rows.table_rows(index) for index in range(rows.table_count)]
     whole = Cut(tuple((index, 0, count) for index, count in enumerate(counts)), start, end)
-    if len(counts) <= limits.TABLES_PER_MESSAGE_MAX and _fits(rows, whole, limit_nbytes, gorilla):
+    countable = len(counts) <= limits.TABLES_PER_MESSAGE_MAX and max(counts, default=0) <= limits.ROWS_PER_TABLE_MAX
+    if countable and _fits(rows, whole, limit_nbytes, gorilla):
         return [whole]
     cuts = list(symbol_cuts(rows, start, end, limit_nbytes))
     for index, count in enumerate(counts):
@@ -33,15 +33,27 @@ def plan(rows: RowBuffer, limit_nbytes: int, *, gorilla: bool = False) -> list[C
     return cuts
 
 
+def fits_whole(rows: RowBuffer, limit_nbytes: int) -> bool:
+    """Whether the batch is one message without a look at its exact size; False only says "ask `plan`"."""
+    return (
+        rows.nbytes + limits.HEADER_BYTES <= limit_nbytes
+        and len(rows) <= limits.ROWS_PER_TABLE_MAX
+        and rows.table_count <= limits.TABLES_PER_MESSAGE_MAX
+    )
+
+
 def symbol_cuts(rows: RowBuffer, start: int, end: int, limit_nbytes: int) -> Iterator[Cut]:
-    """Messages without a table that register ids ``start`` to ``end - 1``."""
+    """Messages without a table that register ids ``start`` to ``end - 1``.
+
+    Packed as the catch-up of a later connection packs them, so that what is registered here can be
+    registered again under the same cap.
+    """
     symbols, first = rows.symbols, start
+    budget_nbytes = limit_nbytes - sizes.SYMBOL_MESSAGE_BYTES
     while first < end:
-        last = first + 1
-        while last < end and _section_nbytes(rows, first, last + 1) + limits.HEADER_BYTES <= limit_nbytes:
-            last += 1
-        size = _section_nbytes(rows, first, last) + limits.HEADER_BYTES
-        if size > limit_nbytes:
+        last = symbols.entries_end(first, budget_nbytes, end)
+        if last <= first:
+            size = symbols.entries_nbytes(first, first + 1) + sizes.SYMBOL_MESSAGE_BYTES
             raise FrameTooLarge(
                 f"the symbol {symbols.text_of(first)[:40]!r}... alone needs a message of {size} bytes; the limit is "
                 f"{limit_nbytes}; use a VARCHAR column for texts of that size",
@@ -50,11 +62,6 @@ def symbol_cuts(rows: RowBuffer, start: int, end: int, limit_nbytes: int) -> Ite
             )
         yield Cut((), first, last)
         first = last
-
-
-def _section_nbytes(rows: RowBuffer, first: int, end: int) -> int:
-    entries: int = rows.symbols.entries_nbytes(first, end)
-    return varint_nbytes(first) + varint_nbytes(end - first) + entries
 
 
 def _fits(rows: RowBuffer, cut: Cut, limit_nbytes: int, gorilla: bool) -> bool:

@@ -84,7 +84,7 @@ class Publisher:
         rows = self._rows
         if not len(rows):
             return None
-        if rows.nbytes + limits.HEADER_BYTES <= self.frame_nbytes_max:
+        if split.fits_whole(rows, self.frame_nbytes_max):
             cuts: list[encode.Cut | None] = [None]
         else:
             cuts = list(split.plan(rows, self.frame_nbytes_max, gorilla=self._gorilla))
