@@ -17,7 +17,9 @@ import logging
 import os
 
 _CHOICES = ("compiled", "plain")
-_MODULES: tuple[str, ...] = ()  # every extension module that has a plain twin
+_MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
+    "spoolq.spool._mapping",
+)
 
 
 def _missing() -> list[str]:

@@ -146,7 +146,18 @@ class DeliveryTimeout(SpoolqError, TimeoutError):
 
 
 class StorageError(SpoolqError, OSError):
-    """The local spool cannot be read or written; the text names the slot and what to do."""
+    """The local spool cannot be read or written; the text names the slot and what to do.
+
+    ``errno`` and ``filename`` are set when the system reported it, else None.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None, filename: str | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # not OSError's own form, which has only the number and the name
 
 
 class ClosedError(SpoolqError):

@@ -53,3 +53,10 @@ SEGMENT_BYTES_DEFAULT: Final = 4 << 20
 SEGMENT_BYTES_MIN: Final = 33
 SPOOL_BYTES_DEFAULT_MEMORY: Final = 128 << 20
 SPOOL_BYTES_DEFAULT_DISK: Final = 10 << 30
+
+# --- files of the spool (design.md 3: figures) -----------------------------------------------------
+FILE_BYTES_MAX: Final = 1 << 40
+WRITE_PIECE_BYTES: Final = 64 << 10  # one pwrite; larger ones are slower
+MAPPED_FRAME_BYTES_MAX: Final = 64 << 10  # larger frames are written by pwrite instead of through the mapping
+SLOT_DESCRIPTORS_MAX: Final = 8
+SLOT_MAPPINGS_MAX: Final = 4
