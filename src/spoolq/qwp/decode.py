@@ -5,7 +5,7 @@ in the order of wire.md 8: header, dictionary section, then block by block.  Whe
 is bad the dictionary is as before; when a later block is bad the new entries stay (wire.md 3.3).
 
 Values come out as Python objects, None for NULL by bitmap; a sentinel stays the value it is
-(`stored.reads_as_null` says which ones a reader takes for NULL).  What the decoder is stricter in
+(`stored.as_read` says which ones a reader takes for NULL).  What the decoder is stricter in
 than the reference server is marked "(Adopt)" in wire.md 8.
 """
 

@@ -29,7 +29,7 @@ class DecodedColumn:
 
     Values: bool, int, float, str (SYMBOL, VARCHAR, CHAR), bytes (BINARY, UUID as 16 RFC bytes),
     Decimal; GEOHASH int with ``precision``; arrays ``(shape, flat list)``.  DATE and timestamps are
-    ints in the unit of the type, IPV4 and LONG256 ints.
+    ints in the unit of the type, IPV4 and LONG256 ints.  ``has_bitmap``: the nulls, if any, were told.
     """
 
     name: str
@@ -37,6 +37,7 @@ class DecodedColumn:
     values: list[Any]
     precision: int = 0
     scale: int = 0
+    has_bitmap: bool = False
 
 
 def column_data(
@@ -45,7 +46,7 @@ def column_data(
     """Reads one column of ``rows`` rows."""
     nulls = _nulls(reader, rows)
     present = rows if nulls is None else rows - sum(nulls)
-    column = DecodedColumn(name, column_type, [])
+    column = DecodedColumn(name, column_type, [], has_bitmap=nulls is not None)
     found: list[Any]
     if column_type is ColumnType.SYMBOL:
         found = _symbols(reader, present, flags, symbols)
@@ -164,7 +165,12 @@ def _decimals(reader: Reader, count: int, width: int) -> tuple[int, list[Decimal
         raise WireFault(Status.PARSE_ERROR, f"decimal scale {scale} above {limits.DECIMAL_SCALE_MAX}")
     data = bytes(reader.take(width * count, "column values"))
     numbers = (int.from_bytes(data[at : at + width], "little", signed=True) for at in range(0, len(data), width))
-    return scale, [Decimal((int(number < 0), tuple(map(int, str(abs(number)))), -scale)) for number in numbers]
+    return scale, [decimal_of(number, scale) for number in numbers]
+
+
+def decimal_of(unscaled: int, scale: int) -> Decimal:
+    """``unscaled / 10**scale``, exact whatever the decimal context says."""
+    return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))
 
 
 def _arrays(code: str) -> Callable[[Reader, int], list[Any]]:
