@@ -1,7 +1,8 @@
 """decode(encode(x)) == as_stored(x): every type, null pattern and class of row count, at least 50 times each.
 
-Seen red with: a geohash of all ones without a bitmap; null BOOLEAN encoded as true; the bitmap most significant bit first; geohash bytes
-big-endian; a late column without the nulls of the rows before it; `as_stored` of a null LONG as 0.
+Seen red with: null BOOLEAN encoded as true; the bitmap most significant bit first; geohash bytes
+big-endian; a geohash of all ones without a bitmap; a late column without the nulls of the rows
+before it; a decimal not brought to the column's scale; `as_stored` of a null LONG as 0.
 """
 
 from __future__ import annotations
