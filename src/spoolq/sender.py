@@ -262,9 +262,7 @@ class Sender:
             attach(error, closing)
 
     def __repr__(self) -> str:
-        config = self._engine.config
-        state = "closed" if self._engine.progress.closed else self._engine.machine.state.value
-        return f"<Sender {config.scheme}::{','.join(map(str, config.endpoints))} {state}>"
+        return self._engine.describe()
 
 
 class TableWriter:

@@ -89,12 +89,15 @@ class Connection:
                 break
         return found
 
-    def close(self, code: int = 1000) -> None:
-        """Says CLOSE if the socket takes it at once, and closes; a second call does nothing."""
+    def close(self, code: int | None = 1000) -> None:
+        """Says CLOSE if the socket takes it at once, and closes; a second call does nothing.
+
+        None closes this process's copy of the socket without a word: a forked child's.
+        """
         if self._closed:
             return
         self._closed = True
-        if not self.wants_write:  # a CLOSE in the middle of a frame would be garbage
+        if code is not None and not self.wants_write:  # a CLOSE in the middle of a frame would be garbage
             with contextlib.suppress(OSError):
                 self._socket.send(frame(_CLOSE, struct.pack(">H", code), self._keys.next()))
         self._socket.close()

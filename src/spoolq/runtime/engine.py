@@ -26,10 +26,11 @@ from spoolq import limits
 from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions
-from spoolq.errors import ClosedError, DeliveryTimeout, SpoolqError
+from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp import upgrade
 from spoolq.qwp.catchup import catch_up_messages
+from spoolq.runtime import lifecycle
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
@@ -93,6 +94,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._close_lock = threading.Lock()
         self._close_begun = False
+        self._is_forked = False
         self._close_ended = threading.Event()
         self.rows.row_trigger = config.auto_flush_rows
         self.rows.on_trigger = self.publisher.publish
@@ -118,6 +120,7 @@ class Engine:
             else:
                 loop.begin(None)
             self._start(loop)
+            lifecycle.watch(self)
         except BaseException:
             self._undo()
             raise
@@ -226,6 +229,7 @@ class Engine:
 
         A latched terminal error is raised behind it: the rows are in the store then, not kept.
         """
+        self._check_process()
         with self.rows:
             self.check_open()
             fsn = self.publisher.publish()
@@ -295,6 +299,25 @@ class Engine:
             last_terminal_error=self.progress.error,
         )
 
+    def describe(self) -> str:
+        """The sender in a few words, for logs and warnings."""
+        state = "closed" if self.progress.closed else self.machine.state.value
+        return f"<Sender {self.config.scheme}::{','.join(self._names)} {state}>"
+
+    # -- fork -------------------------------------------------------------------------------------
+    def forked(self) -> None:
+        """In a forked child: nothing of the parent's is touched any more (ours.md 32)."""
+        self._is_forked = True
+        error = _forked_error()
+        self.progress.forked(error)
+        self.rows.latched = error
+        if self.loop is not None:
+            self.loop.forked()
+
+    def _check_process(self) -> None:
+        if self._is_forked:
+            raise _forked_error()
+
     # -- close -----------------------------------------------------------------------------------
     def close(self, *, flush: bool = True) -> None:
         """Ends everything; the first error is raised when all of it is done (behaviour.md 2.7).
@@ -303,11 +326,13 @@ class Engine:
         one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
         ``close_flush_timeout_millis``.
         """
+        self._check_process()
         with self._close_lock:
             first, self._close_begun = not self._close_begun, True
         if not first:
             self._close_ended.wait()
             return
+        lifecycle.forget(self)
         steps = Steps()
         try:
             steps.run(self.progress.begin_closing)
@@ -359,6 +384,10 @@ class Engine:
         steps.run(self.store.close)
         steps.run(self.progress.end)
         self._close_ended.set()
+
+
+def _forked_error() -> ForkedError:
+    return ForkedError("this sender belongs to the parent process; open one of this process's own after the fork")
 
 
 def _delivery_options(config: SenderConfig, names: tuple[str, ...]) -> DeliveryOptions:

@@ -127,6 +127,14 @@ class IoLoop:
         self._wake.close()
         self._cancel.close()
 
+    def forked(self) -> None:
+        """In a forked child: closes its copies of the descriptors; the parent goes on with its own."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(None)
+        self._wake.close()
+        self._cancel.close()
+
     def _tell(self, event: events.Event) -> None:
         self._pending += self.machine.handle(event, self._clock.now_millis())
 

@@ -55,6 +55,12 @@ class Progress:
             self.closing = self.closed = True
             self._condition.notify_all()
 
+    def forked(self, error: SpoolqError) -> None:
+        """In a forked child: the condition may be held by a thread that does not exist here."""
+        self._condition = threading.Condition()
+        self.error = error
+        self.closing = self.closed = True
+
     def wait_until(
         self, reached: Callable[[], bool], timeout_millis: int | None, *, while_closing: bool = True
     ) -> bool:
