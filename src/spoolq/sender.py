@@ -29,6 +29,7 @@ from spoolq.stats import SenderStats
 
 if TYPE_CHECKING:
     from spoolq.events import ErrorEvent
+    from spoolq.runtime.clock import Clock
     from spoolq.runtime.reports import ConnectionListener, ErrorHandler
 
 
@@ -98,8 +99,9 @@ class Sender:
         config: SenderConfig,
         error_handler: ErrorHandler | None,
         connection_listener: ConnectionListener | None,
+        clock: Clock | None = None,
     ) -> None:
-        self._engine = Engine(config, error_handler=error_handler, connection_listener=connection_listener)
+        self._engine = Engine(config, error_handler=error_handler, connection_listener=connection_listener, clock=clock)
         self._engine.open()
         rows = self._engine.rows
         self.row = rows.row  # type: ignore[method-assign]

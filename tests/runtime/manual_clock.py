@@ -1,7 +1,11 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test moves it.
+
+Waits on descriptors look at the real ones every millisecond, and at this clock's time.
+"""
 
 from __future__ import annotations
 
+import select
 import threading
 
 from spoolq.runtime.clock import Clock
@@ -28,6 +32,13 @@ class ManualClock(Clock):
         finally:
             with self._lock:
                 self._waits.pop(condition, None)
+
+    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        due = None if timeout_millis is None else self._now_millis + timeout_millis
+        while True:
+            ready = poller.poll(1)
+            if ready or (due is not None and self._now_millis >= due):
+                return ready
 
     def waiting(self, count: int = 1) -> list[int | None]:
         """Blocks until ``count`` threads wait; when each of them is due (None = no limit)."""

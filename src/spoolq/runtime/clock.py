@@ -1,4 +1,4 @@
-"""Time for the rooms that may have it: now, and a wait on a condition.
+"""Time for the rooms that may have it: now, a wait on a condition, a wait for descriptors.
 
 One small class, so that a test can put its own clock in the place of the system's: everything in
 runtime/ that depends on time asks its `Clock`, nothing calls `time` itself.  The machine in
@@ -7,6 +7,7 @@ delivery/ gets ``now_millis`` as an argument.
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 
@@ -21,3 +22,7 @@ class Clock:
     def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
         """Waits on a held condition until it is notified or the time is over; None = no limit."""
         condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)
+
+    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        """Waits until a registered descriptor is ready or the time is over; None = no limit."""
+        return poller.poll(timeout_millis)

@@ -146,7 +146,7 @@ class IoLoop:
         if connection is not None:
             writing = select.POLLOUT if connection.wants_write else 0
             poll.register(connection, select.POLLIN | writing)
-        ready = dict(poll.poll(timeout))
+        ready = dict(self._clock.poll(poll, timeout))
         self.asleep = False
         if self._wake.fileno() in ready:
             self._wake.clear()
