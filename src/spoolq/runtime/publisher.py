@@ -97,7 +97,11 @@ class Publisher:
             error.in_doubt = bool(done)  # type: ignore[attr-defined]
             raise
         finally:
-            self._forget(cuts, done)
+            try:
+                self._forget(cuts, done)
+            except BaseException:  # an interrupt just here: rows that are published must not stay buffered
+                self._forget(cuts, done)
+                raise
         return self._store.published_fsn
 
     def _append(self, cut: encode.Cut | None, wait: bool, done: list[encode.Cut | None]) -> None:
