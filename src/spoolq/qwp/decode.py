@@ -11,6 +11,7 @@ than the reference server is marked "(Adopt)" in wire.md 8.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +24,18 @@ from spoolq.qwp.decode_columns import DecodedColumn, column_data
 from spoolq.qwp.layout import Status
 from spoolq.qwp.reader import Reader, WireFault
 
-__all__ = ["Dictionary", "Message", "Table", "WireFault", "decode"]
+__all__ = [
+    "ColumnType",
+    "DecodedColumn",
+    "Dictionary",
+    "Message",
+    "Table",
+    "WireFault",
+    "blocks",
+    "check_names",
+    "decode",
+    "fold",
+]
 
 _INT32_MAX: Final = (1 << 31) - 1
 
@@ -76,15 +88,39 @@ def decode(
     message: bytes | bytearray | memoryview, dictionary: Dictionary, *, version: int = limits.PROTOCOL_VERSION
 ) -> Message:
     """One message.  ``version`` is the negotiated one.  Raises WireFault."""
+    found, tables = blocks(message, dictionary, version=version)
+    for table in tables:
+        check_names(table)
+        found.tables.append(table)
+    return found
+
+
+def blocks(
+    message: bytes | bytearray | memoryview,
+    dictionary: Dictionary,
+    *,
+    version: int = limits.PROTOCOL_VERSION,
+    rows_max: int = limits.ROWS_PER_TABLE_MAX,
+) -> tuple[Message, Iterator[Table]]:
+    """The message without its tables, and the tables one by one as they are parsed.
+
+    For a server that checks each block against its tables before it looks at the next one (wire.md 8).
+    Header and dictionary section are done when this returns; names are not checked (`check_names`).
+    Raises WireFault, now or from the iterator.
+    """
     flags, table_count, reader = _header(memoryview(message), version)
     start, symbols = 0, list[str]()
     if flags & layout.FLAG_DELTA_DICTIONARY:
         start, symbols = _dictionary_section(reader, dictionary)
         dictionary.apply(start, symbols)
-    tables = [_block(reader, flags, dictionary) for _ in range(table_count)]
+    return Message(flags, start, symbols, []), _tables(reader, table_count, flags, dictionary, rows_max)
+
+
+def _tables(reader: Reader, table_count: int, flags: int, dictionary: Dictionary, rows_max: int) -> Iterator[Table]:
+    for _ in range(table_count):
+        yield _block(reader, flags, dictionary, rows_max)
     if reader.left:
         raise WireFault(Status.PARSE_ERROR, f"{reader.left} bytes after the last table block")
-    return Message(flags, start, symbols, tables)
 
 
 def _header(message: memoryview, version: int) -> tuple[int, int, Reader]:
@@ -124,14 +160,14 @@ def _dictionary_section(reader: Reader, dictionary: Dictionary) -> tuple[int, li
     return start, [reader.text("symbol dictionary entry") for _ in range(count)]
 
 
-def _block(reader: Reader, flags: int, dictionary: Dictionary) -> Table:
-    """One block: parsed whole (05), then its names are checked (06)."""
+def _block(reader: Reader, flags: int, dictionary: Dictionary, rows_max: int) -> Table:
+    """One block, parsed whole."""
     name = _name(reader, "table")
     if not name:
         raise WireFault(Status.PARSE_ERROR, "empty table name")
     row_count, column_count = reader.varint(), reader.varint()
-    if row_count > limits.ROWS_PER_TABLE_MAX:
-        raise WireFault(Status.PARSE_ERROR, f"row count {row_count} above {limits.ROWS_PER_TABLE_MAX}")
+    if row_count > rows_max:
+        raise WireFault(Status.PARSE_ERROR, f"row count {row_count} above {rows_max}")
     if column_count > limits.COLUMNS_PER_TABLE_MAX:
         raise WireFault(Status.PARSE_ERROR, f"column count {column_count} above {limits.COLUMNS_PER_TABLE_MAX}")
     if row_count and not column_count:
@@ -141,7 +177,6 @@ def _block(reader: Reader, flags: int, dictionary: Dictionary) -> Table:
     table = Table(name, row_count, [])
     for column_name, column_type in schema:
         table.columns.append(column_data(reader, column_name, column_type, row_count, flags, dictionary.texts))
-    _check_names(table)
     return table
 
 
@@ -172,16 +207,18 @@ def _check_unique(schema: list[tuple[str, ColumnType]]) -> None:
         seen.add(fold(name))
 
 
-def _check_names(table: Table) -> None:
+def check_names(table: Table, *, known: bool = False) -> None:
+    """Raises WireFault for a name the server refuses: 06, or 09 for a column of a table it knows (wire.md 8)."""
     try:
         check_table_name(table.name)
         for column in table.columns:
             if column.name:
                 check_column_name(column.name, table=table.name)
     except InvalidNameError as error:
-        raise WireFault(
-            Status.INTERNAL_ERROR, f"failed to create table update details for: {table.name} ({error})"
-        ) from None
+        if known:
+            raise WireFault(Status.WRITE_ERROR, str(error)) from None
+        text = f"failed to create table update details for: {table.name} ({error})"
+        raise WireFault(Status.INTERNAL_ERROR, text) from None
 
 
 def decode_all(message: bytes, dictionary: Dictionary | None = None) -> dict[str, list[dict[str, Any]]]:
