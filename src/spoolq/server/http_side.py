@@ -1,0 +1,111 @@
+"""Requests on the server's port that are no upgrade: ``/ping``, ``/stats``, ``/metrics``, ``/exec?query=``.
+
+`HttpSide.answer` gives the whole response, or None for a query, which is worked on by a thread of its own
+(`HttpSide.execute`), so that nobody else waits for it.  ``/exec`` has the JSON shape of QuestDB's REST:
+
+    {"query", "columns": [{"name", "type"}], "timestamp": index or -1, "dataset": [[...]], "count"}
+    {"query", "error", "position"}  with status 400
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+from urllib.parse import parse_qs
+
+from spoolq.qwp.upgrade import Refusal
+from spoolq.server import handshake
+from spoolq.server.handshake import Request
+
+_JSON: Final = "application/json; charset=utf-8"
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class QueryError(Exception):
+    """A query that is refused or fails; the text is for the one who asked, ``position`` counts characters."""
+
+    def __init__(self, text: str, position: int = 0) -> None:
+        super().__init__(text)
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a query found; values are ready for JSON.  ``timestamp``: index of the designated column, or -1."""
+
+    columns: list[tuple[str, str]]
+    dataset: list[list[Any]]
+    timestamp: int = -1
+
+
+@runtime_checkable
+class SqlStore(Protocol):
+    """A store that takes SQL."""
+
+    def query(self, sql: str) -> Result:
+        """Reads; raises QueryError.  Called from a thread of its own."""
+
+
+class HttpSide:
+    """``stats`` gives the counters; ``store`` is asked for rows when it takes SQL."""
+
+    def __init__(self, store: object, stats: Callable[[], dict[str, int]]) -> None:
+        self._store = store
+        self._stats = stats
+
+    def answer(self, request: Request) -> bytes | None:
+        """The response, or None: `execute` has it."""
+        if request.method not in ("GET", "HEAD"):
+            return handshake.refuse(Refusal(405, "only GET", (("Allow", "GET, HEAD"),)))
+        match request.path:
+            case "/ping":
+                return handshake.response(204, [("Connection", "close")])
+            case "/stats":
+                return _found(request, json.dumps(self._stats()), _JSON)
+            case "/metrics":
+                return _found(request, _metrics(self._stats()), _TEXT)
+            case "/exec":
+                return None
+        return handshake.refuse(Refusal(404, "no such path"))
+
+    def execute(self, request: Request) -> bytes:
+        """``/exec``: any thread."""
+        sql = parse_qs(request.query, keep_blank_values=True).get("query", [""])[0]
+        try:
+            if not sql.strip():
+                raise QueryError("empty query")
+            if not isinstance(self._store, SqlStore):
+                raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
+            result = self._store.query(sql)
+        except QueryError as error:
+            body = {"query": sql, "error": str(error), "position": error.position}
+            return _found(request, json.dumps(body), _JSON, status=400)
+        return _found(request, json.dumps(_body(sql, result)), _JSON)
+
+
+def _body(sql: str, result: Result) -> dict[str, Any]:
+    return {
+        "query": sql,
+        "columns": [{"name": name, "type": kind} for name, kind in result.columns],
+        "timestamp": result.timestamp,
+        "dataset": result.dataset,
+        "count": len(result.dataset),
+    }
+
+
+def _metrics(stats: dict[str, int]) -> str:
+    """Prometheus text."""
+    lines = []
+    for name, value in stats.items():
+        kind = "gauge" if name == "connections_open" else "counter"
+        full = f"spoolq_server_{name}" + ("" if kind == "gauge" else "_total")
+        lines += [f"# TYPE {full} {kind}", f"{full} {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _found(request: Request, text: str, content_type: str, status: int = 200) -> bytes:
+    body = text.encode()
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
+    return handshake.response(status, headers, body if request.method == "GET" else b"")

@@ -1,0 +1,159 @@
+"""What the server does with the messages of one connection (wire.md 5, 6).  No sockets, no frames.
+
+    message(payload) -> responses      one binary frame of the client
+    flush() -> responses               the bytes received so far are consumed; PING; CLOSE
+    end()                              the connection is gone: an open group is rolled back
+
+Sequences count every binary frame from 0.  An OK is cumulative and goes out when 8 frames have been processed
+since the last one, when a frame closes a deferred group, before an error, and at each `flush`.  After an error
+the connection is latched: later messages count and have no effect and no answer (`latched=False`: the next one
+is processed).  A refused message leaves no rows, and neither does the open group before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from spoolq.qwp.decode import Dictionary, WireFault, blocks
+from spoolq.qwp.layout import Status
+from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok, Response
+from spoolq.server.options import ServerOptions
+from spoolq.server.store import Batch, Store
+
+FRAMES_PER_ACK: Final = 8
+
+# Frame number -> status and text of the error to answer with, or None: how a script refuses a frame.
+Refuse = Callable[[int], tuple[int, str] | None]
+
+
+class Processor:
+    """The data side of one connection.
+
+    ``wall_nanos`` gives the wall clock for rows without a timestamp; ``refuse`` may refuse a frame by its number.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        store: Store,
+        wall_nanos: Callable[[], int],
+        *,
+        durable_ack: bool = False,
+        refuse: Refuse | None = None,
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._wall_nanos = wall_nanos
+        self._refuse = refuse
+        self._batch = Batch(store)
+        self._tables: set[str] = set()
+        self._advanced: dict[str, int] = {}  # table -> transaction, since the last OK
+        self._durable = _DurableAcks(options.durable_ack_delay_millis) if durable_ack else None
+        self._dictionary = Dictionary()
+        self._acked = -1
+        self._ackable = -1
+        self._frames_since_ack = 0
+        self.sequence = -1  # of the last message
+        self.latched = False
+
+    @property
+    def has_open_group(self) -> bool:
+        """Rows wait for a commit."""
+        return bool(self._batch)
+
+    def message(self, payload: bytes, now_millis: int) -> list[Response]:
+        """One message; what the server says at once."""
+        self.sequence += 1
+        if self.latched:
+            return []
+        refused = self._refuse(self.sequence) if self._refuse is not None else None
+        if refused is not None:
+            with suppress(WireFault):
+                blocks(payload, self._dictionary)  # a refused message's symbols stay (wire.md 3.3)
+            return self._fail(*refused)
+        try:
+            closed_group = self._process(payload, now_millis)
+        except WireFault as fault:
+            return self._fail(fault.status, fault.text)
+        self._frames_since_ack += 1
+        if closed_group or self._frames_since_ack >= FRAMES_PER_ACK:
+            return self._acks()
+        return []
+
+    def flush(self, now_millis: int) -> list[Response]:
+        """Pending acks, durable ones too."""
+        responses = self._acks()
+        if self._durable is not None:
+            responses += self._durable.due(now_millis)
+        return responses
+
+    def end(self) -> None:
+        """Rolls back what is not committed."""
+        self._batch.rollback()
+
+    def _process(self, payload: bytes, now_millis: int) -> bool:
+        """Applies a message; whether it closed a deferred group.  Raises WireFault."""
+        message, tables = blocks(payload, self._dictionary, rows_max=self._options.rows_per_block_max)
+        had_group, rows, now_nanos = bool(self._batch), 0, self._wall_nanos()
+        for block in tables:
+            self._know(block.name)
+            self._batch.add(block, now_nanos)
+            rows += block.row_count
+            if message.is_deferred and self._batch.rows(block.name) > self._options.uncommitted_rows_max:
+                self._committed({block.name: self._batch.commit_table(block.name)}, now_millis)
+        if not message.is_deferred:
+            self._committed(self._batch.commit(), now_millis)
+            self._ackable = self.sequence
+            return had_group
+        if rows and not self._batch:
+            self._ackable = self.sequence  # all of it was committed early (wire.md 6.2)
+        return False
+
+    def _know(self, table: str) -> None:
+        self._tables.add(table)
+        if len(self._tables) > self._options.tables_max:
+            self._tables.discard(table)
+            raise WireFault(Status.WRITE_ERROR, f"too many distinct tables, limit: {self._options.tables_max}")
+
+    def _committed(self, transactions: dict[str, int], now_millis: int) -> None:
+        self._advanced.update(transactions)
+        if self._durable is not None and transactions:
+            self._durable.add(transactions, now_millis)
+
+    def _acks(self) -> list[Response]:
+        if self._ackable <= self._acked:
+            return []
+        self._store.sync()
+        response = Ok(self._ackable, tuple(self._advanced.items()))
+        self._acked = self._ackable
+        self._advanced = {}
+        self._frames_since_ack = 0
+        return [response]
+
+    def _fail(self, status: int, text: str) -> list[Response]:
+        self._batch.rollback()
+        responses = self._acks()
+        self.latched = self._options.latched
+        return [*responses, ErrorFrame(status, self.sequence, text)]
+
+
+class _DurableAcks:
+    """Commits on their way to the object store; they arrive ``delay_millis`` after the commit (wire.md 5.5)."""
+
+    def __init__(self, delay_millis: int) -> None:
+        self._delay_millis = delay_millis
+        self._waiting: deque[tuple[int, dict[str, int]]] = deque()
+
+    def add(self, transactions: dict[str, int], now_millis: int) -> None:
+        """A commit."""
+        self._waiting.append((now_millis + self._delay_millis, transactions))
+
+    def due(self, now_millis: int) -> list[Response]:
+        """One response for everything that has arrived."""
+        arrived: dict[str, int] = {}
+        while self._waiting and self._waiting[0][0] <= now_millis:
+            arrived.update(self._waiting.popleft()[1])
+        return [DurableAck(tuple(arrived.items()))] if arrived else []

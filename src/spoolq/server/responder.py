@@ -1,0 +1,170 @@
+"""What the server says on one connection, bent by its script, as bytes with a time.  No sockets.
+
+`Responder.say(responses, now)` turns responses into WebSocket frames and queues them, late, twice, swapped or
+odd as the script has it; `Responder.take(now)` gives the bytes that are due.  While acks are held
+(`hold`), nothing that `say` was given comes out; control frames by `send` do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from spoolq import limits
+from spoolq.qwp.layout import Status
+from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok, Response, build
+from spoolq.server import frames
+from spoolq.server.record import ConnectionRecord
+from spoolq.server.script import Answer, AnswerKind, Script
+
+_HUGE_NBYTES: Final = 16 << 20
+_MASK: Final = b"\x11\x22\x33\x44"
+
+
+class Responder:
+    """The outgoing side of a connection.  ``ends`` becomes True when a half answer was sent: nothing follows."""
+
+    def __init__(self, script: Script, record: ConnectionRecord) -> None:
+        self._script = script
+        self._record = record
+        self._queue: deque[tuple[int, bytes]] = deque()  # (due, frame), due never falls
+        self._held: list[bytes] = []
+        self._kept_back: Ok | None = None  # the first of a swapped pair
+        self._answers = sorted(script.answers, key=lambda answer: answer.frame)
+        self._stepped = -1
+        self._drip = bytearray()
+        self._drip_due_millis = 0
+        self.hold = False
+        self.ends = False
+
+    def say(self, responses: Iterable[Response], now_millis: int) -> None:
+        """Responses of the processor."""
+        for response in responses:
+            for frame in self._bent(response):
+                if self.hold:
+                    self._held.append(frame)
+                else:
+                    self._put(frame, now_millis + self._script.ack_delay_millis)
+
+    def release(self, now_millis: int) -> None:
+        """Held responses go out."""
+        self.hold = False
+        for frame in self._held:
+            self._put(frame, now_millis)
+        self._held.clear()
+
+    def send(self, frame: bytes, now_millis: int) -> None:
+        """A control frame, behind what is queued only if that is due."""
+        if self._queue and self._queue[0][0] > now_millis:
+            self._queue.appendleft((now_millis, frame))
+        else:
+            self._put(frame, now_millis)
+
+    def _put(self, frame: bytes, due_millis: int) -> None:
+        due_millis = max(due_millis, self._queue[-1][0]) if self._queue else due_millis
+        self._queue.append((due_millis, frame))
+
+    def _bent(self, response: Response) -> list[bytes]:
+        """The frames that stand for a response in this script."""
+        match response:
+            case Ok():
+                return [] if self._script.no_ack else self._bent_ok(response)
+            case DurableAck():
+                if self._script.no_ack or self._script.no_durable_ack:
+                    return []
+            case ErrorFrame():
+                pass
+        return [self._frame(build(response))]
+
+    def _bent_ok(self, ok: Ok) -> list[bytes]:
+        script = self._script
+        if self._answers and self._answers[0].frame <= ok.sequence:
+            return [self._odd(self._answers.pop(0), ok)]
+        if script.ack_every > 1:
+            step = (ok.sequence + 1) // script.ack_every * script.ack_every - 1
+            if step <= self._stepped:
+                return []
+            self._stepped, ok = step, Ok(step, ok.entries)
+        if script.ack_ahead:
+            ok = Ok(ok.sequence + script.ack_ahead, ok.entries)
+        if script.ack_negative:
+            ok = Ok(-1, ok.entries)
+        found = [ok]
+        if script.ack_swapped:
+            if self._kept_back is None:
+                self._kept_back = ok
+                return []
+            found, self._kept_back = [ok, self._kept_back], None
+        return [self._frame(build(one)) for one in found for _ in range(1 + script.ack_twice)]
+
+    def _frame(self, payload: bytes) -> bytes:
+        self._record.keep_response(payload)
+        return frames.build(frames.BINARY, payload)
+
+    def _odd(self, answer: Answer, ok: Ok) -> bytes:
+        if answer.kind == "half":
+            self.ends = True
+            whole = self._frame(build(ok))
+            return whole[: len(whole) // 2]
+        return odd_frame(answer.kind, build(Ok(ok.sequence)))
+
+    @property
+    def due_millis(self) -> int | None:
+        """When `take` will have something, None for never."""
+        if self._drip:
+            return self._drip_due_millis
+        return self._queue[0][0] if self._queue else None
+
+    def take(self, now_millis: int) -> bytes:
+        """What is due now."""
+        due = []
+        while self._queue and self._queue[0][0] <= now_millis:
+            due.append(self._queue.popleft()[1])
+        if not self._script.trickle_millis:
+            return b"".join(due)
+        if not self._drip:
+            self._drip_due_millis = max(self._drip_due_millis, now_millis)
+        self._drip += b"".join(due)
+        if not self._drip or now_millis < self._drip_due_millis:
+            return b""
+        self._drip_due_millis = now_millis + self._script.trickle_millis
+        first = bytes(self._drip[:1])
+        del self._drip[:1]
+        return first
+
+
+def odd_frame(kind: AnswerKind, payload: bytes) -> bytes:
+    """A response as `Answer` describes it."""
+    first = frames.FIN | frames.BINARY
+    match kind:
+        case "garbage":
+            return frames.build(frames.BINARY, b"\xff")
+        case "empty":
+            return frames.build(frames.BINARY, b"")
+        case "trailing":
+            return frames.build(frames.BINARY, payload + b"\0")
+        case "text":
+            return frames.build(frames.TEXT, payload)
+        case "masked":
+            return bytes((first, frames.MASKED | len(payload))) + _MASK + frames.unmask(payload, _MASK)
+        case "fragmented":
+            middle = len(payload) // 2
+            return (
+                bytes((frames.BINARY, middle))
+                + payload[:middle]
+                + bytes((frames.FIN | frames.CONTINUATION, len(payload) - middle))
+                + payload[middle:]
+            )
+        case "rsv":
+            return bytes((first | 0x40, len(payload))) + payload
+        case "non_minimal":
+            return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
+        case "long_text":
+            text = b"x" * (limits.ERROR_TEXT_BYTES_MAX + 1)
+            return frames.build(
+                frames.BINARY, bytes((Status.INTERNAL_ERROR,)) + bytes(8) + len(text).to_bytes(2, "little") + text
+            )
+        case "huge":
+            return frames.build(frames.BINARY, bytes(_HUGE_NBYTES))
+    return payload

@@ -1,0 +1,223 @@
+"""Start, stop, restart, several threads, waiting, live controls, and the HTTP side without SQL."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from spoolq.errors import ConfigError
+from spoolq.server import MemoryStore, QwpServer, Script
+
+from .raw_client import CLOSE, RawClient, frame, good_headers, ok, one_row
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+    finally:
+        connection.close()
+
+
+def test_start_stop_and_again_on_the_same_port() -> None:
+    server = QwpServer()
+    ports = set()
+    for _ in range(3):
+        with server:
+            ports.add(server.port)
+            with RawClient(server.port) as client:
+                client.upgrade()
+                client.message(one_row())
+                assert client.answer()[0] == 0
+    assert len(ports) == 1
+    assert server.store.count("t") == 3
+
+
+def test_a_second_server_on_the_port_of_a_stopped_one_with_its_rows() -> None:
+    store = MemoryStore()
+    with QwpServer(store=store) as first, RawClient(first.port) as client:
+        client.upgrade()
+        client.message(one_row())
+        assert client.answer() == ok(0, ("t", 1))
+    with QwpServer(port=first.port, store=store) as second, RawClient(second.port) as client:
+        client.upgrade()
+        client.message(one_row())
+        assert client.answer() == ok(0, ("t", 2))
+    assert store.count("t") == 2
+
+
+def test_a_taken_port_is_an_os_error_and_leaves_nothing() -> None:
+    with QwpServer() as server, pytest.raises(OSError, match="in use"):
+        QwpServer(port=server.port).start()
+
+
+def test_starting_twice_is_an_error_and_stopping_twice_is_none() -> None:
+    server = QwpServer()
+    with server, pytest.raises(RuntimeError):
+        server.start()
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "options", [{"role": "BOSS"}, {"receive_buffer_nbytes": 26}, {"tables_max": -1}, {"columns_max": "3"}]
+)
+def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        QwpServer(**options)
+
+
+def test_conf_names_host_and_port() -> None:
+    with QwpServer() as server:
+        assert server.conf == f"ws::addr=127.0.0.1:{server.port};"
+    with QwpServer("::1") as server:
+        assert server.conf == f"ws::addr=[::1]:{server.port};"
+
+
+def test_many_threads_read_while_rows_come() -> None:
+    with QwpServer() as server:
+        found: list[int] = []
+
+        def read() -> None:
+            server.wait_for_rows("t", 20)
+            found.append(len(server.store.rows("t")))
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        with RawClient(server.port) as client:
+            client.upgrade()
+            for _ in range(20):
+                client.message(one_row())
+            for thread in threads:
+                thread.join()
+        assert found == [20] * 4
+
+
+def test_waiting_in_vain_says_what_was_seen() -> None:
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        server.wait_for(lambda: server.connections)
+        with pytest.raises(TimeoutError, match=r"message_count=0"):
+            server.wait_for_messages(1, timeout_seconds=0.01)
+
+
+def test_what_a_connection_sent_is_kept_byte_for_byte() -> None:
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade(X_QWP_Client_Id="me/1")
+        sent = [one_row(value=n) for n in range(3)]
+        for payload in sent:
+            client.message(payload)
+        server.wait_for_messages(3)
+        (record,) = server.connections
+        assert record.messages == sent
+        assert record.header("x-qwp-client-id") == "me/1"
+        assert record.target == "/write/v4"
+        assert record.is_upgraded
+
+
+def test_the_record_is_bounded_and_still_counts() -> None:
+    size = len(one_row())
+    with QwpServer(record_nbytes_max=2 * size) as server, RawClient(server.port) as client:
+        client.upgrade()
+        for n in range(5):
+            client.message(one_row(value=n))
+        server.wait_for_messages(5)
+        kept = server.connections[0].messages + server.connections[0].responses
+        assert sum(map(len, kept)) <= 2 * size
+        assert server.connections[0].message_count == 5
+
+
+def test_held_acks_come_when_they_are_released() -> None:
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        server.hold_acks()
+        client.message(one_row())
+        server.wait_for_rows("t", 1)
+        assert client.ping() == []
+        client.message(one_row())
+        server.wait_for_rows("t", 2)
+        server.release_acks()
+        assert client.answer() == ok(0, ("t", 1))
+        assert client.answer() == ok(1, ("t", 2))
+        client.message(one_row())
+        assert client.answer() == ok(2, ("t", 3))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_dropping_all_connections(reset: bool) -> None:
+    with QwpServer() as server, RawClient(server.port) as one, RawClient(server.port) as two:
+        one.upgrade()
+        two.upgrade()
+        assert server.drop_connections(reset=reset) == 2
+        for client in (one, two):
+            if reset:
+                with pytest.raises(ConnectionResetError):
+                    client.socket.recv(1)
+            else:
+                assert client.socket.recv(1) == b""
+        assert [record.closed_by for record in server.connections] == ["server_drop"] * 2
+
+
+def test_refusing_new_connections_and_taking_them_again() -> None:
+    with QwpServer() as server, RawClient(server.port) as old:
+        old.upgrade()
+        server.refuse_new(421, role="REPLICA", retry_after_seconds=7, body="later")
+        with RawClient(server.port) as client:
+            client.request(good_headers())
+            status, headers = client.response()
+            assert (status, headers["x-questdb-role"], headers["retry-after"]) == (421, "REPLICA", "7")
+            assert client.read_to_end() == b"later"
+        server.accept_new()
+        with RawClient(server.port) as client:
+            client.upgrade()
+        assert old.ping() == []
+
+
+def test_scripts_go_by_connection_and_the_last_one_repeats() -> None:
+    with QwpServer(script=[Script(cap_nbytes=500), Script(cap_nbytes=600)]) as server:
+        caps = []
+        for _ in range(3):
+            with RawClient(server.port) as client:
+                caps.append(client.upgrade()["x-qwp-max-batch-size"])
+        server.set_script(Script())
+        with RawClient(server.port) as client:
+            caps.append(client.upgrade()["x-qwp-max-batch-size"])
+    assert caps == ["500", "600", "600", "2097138"]
+
+
+def test_ping_stats_metrics_and_unknown_paths() -> None:
+    with QwpServer() as server:
+        with RawClient(server.port) as client:
+            client.upgrade()
+            client.message(one_row())
+            assert client.answer() == ok(0, ("t", 1))
+            client.send(frame(CLOSE))
+            client.frame()
+        assert get(server.port, "/ping")[0] == 204
+        assert get(server.port, "/ping", "HEAD")[0] == 204
+        status, _, body = get(server.port, "/stats")
+        assert status == 200
+        found = json.loads(body)
+        assert (found["messages"], found["connections_open"]) == (1, 1)  # the one that asks is open
+        status, headers, body = get(server.port, "/metrics")
+        assert headers["Content-Type"].startswith("text/plain")
+        assert b"\nspoolq_server_messages_total 1\n" in body
+        assert get(server.port, "/other")[0] == 404
+        assert get(server.port, "/ping", "DELETE")[0] == 405
+
+
+def test_sql_without_a_sql_store_says_so() -> None:
+    with QwpServer() as server:
+        status, _, body = get(server.port, "/exec?query=select%201")
+    assert status == 400
+    assert json.loads(body) == {
+        "query": "select 1",
+        "error": "this server keeps rows in memory and takes no SQL: start it with the SQL store",
+        "position": 0,
+    }
