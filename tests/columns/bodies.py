@@ -45,3 +45,17 @@ PLAIN = _body("plain", "spoolq.columns.rows_plain", "spoolq.qwp.encode_plain")
 BODIES = [PLAIN]
 if "spoolq.columns._rows" in _implementation._MODULES:
     BODIES.append(_body("compiled", "spoolq.columns._rows", "spoolq.qwp._encode"))
+
+
+def state_of(body: Body, rows: Any) -> dict[str, Any]:
+    """All that a caller can see of a buffer and its dictionary; equal before and after a refused row."""
+    symbols = rows.symbols
+    return {
+        "rows": len(rows),
+        "tables": [(rows.table_name(index), rows.table_rows(index)) for index in range(rows.table_count)],
+        "nbytes": rows.nbytes,
+        "symbols": [symbols.text_of(index) for index in range(len(symbols))],
+        "entries": symbols.entries(0, len(symbols)),
+        "raw": body.message(rows),
+        "gorilla": body.message(rows, gorilla=True),
+    }
