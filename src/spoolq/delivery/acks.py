@@ -15,16 +15,6 @@ class WireMap:
         self.catch_up = catch_up
         self.sent_fsn = fsn_at_zero - 1
 
-    @property
-    def sent_anything(self) -> bool:
-        """Whether a response can mean something."""
-        return self.catch_up > 0 or self.sent_fsn >= self.fsn_at_zero
-
     def fsn_of(self, sequence: int) -> int:
         """The frame a sequence means; below ``fsn_at_zero`` for a catch-up message."""
         return self.fsn_at_zero + sequence - self.catch_up
-
-    def clamped(self, sequence: int) -> tuple[int, bool]:
-        """The frame, at most the last one sent, and whether it had to be clamped."""
-        fsn = self.fsn_of(sequence)
-        return min(fsn, self.sent_fsn), fsn > self.sent_fsn

@@ -9,18 +9,26 @@ from spoolq.errors import SpoolqError
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Connect to this endpoint; answer with `Connected` or `ConnectFailed`."""
+    """Connect to this endpoint; answer with `Connected` or `ConnectFailed`.
+
+    ``limit_millis``: what is left of a time budget for the whole attempt, None without one.
+    """
 
     endpoint_index: int
+    limit_millis: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SendRun:
-    """Send frames from ``first_fsn`` on, within the bounds; answer with `RunSent`."""
+    """Send frames from ``first_fsn`` on, at least one; answer with `RunSent` or `FrameTooLarge`.
+
+    The run ends before a frame whose payload is above ``max_frame_nbytes`` (None: no such bound).
+    """
 
     first_fsn: int
     max_frames: int
     max_nbytes: int
+    max_frame_nbytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +54,17 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Latch:
-    """The end: no call succeeds any more, each raises this error."""
+    """The end: no call succeeds any more, each raises this error.  Comes before its `Report`."""
 
     error: SpoolqError
 
 
 @dataclass(frozen=True, slots=True)
 class ServerErrorEvent:
-    """A frame was rejected; the fields of behaviour.md 6.3."""
+    """A rejection, or what ended the sender; the fields of behaviour.md 6.3.
+
+    ``status`` and ``message_sequence`` are None where no answer of the server was the cause.
+    """
 
     category: str
     policy: str
@@ -66,13 +77,17 @@ class ServerErrorEvent:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEvent:
-    """Something about the connection: ``kind`` is one of behaviour.md 8."""
+    """Something about the connection: ``kind`` is one of behaviour.md 8, in lower case.
+
+    ``attempt`` and ``round`` count from 1 since the connection was lost, or since the beginning.
+    """
 
     kind: str
     endpoint_index: int | None
     cause: str = ""
     previous_endpoint_index: int | None = None
     attempt: int = 0
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

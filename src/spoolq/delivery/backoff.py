@@ -1,6 +1,14 @@
-"""How long to wait before the next round (behaviour.md 5.3).
+"""How long to wait before the next attempt (behaviour.md 5.3, ours.md 29a).
 
-``base = min(max, initial * 2**n)``; the pause is uniform in [base, 2 * base).
+| after                               | base                           | n, k                              |
+|-------------------------------------|--------------------------------|-----------------------------------|
+| a round without a connection, or a  | min(max, initial * 2**n)       | such ends since the last progress |
+| connection that brought no progress |                                |                                   |
+| the k-th strike, or NOT_WRITABLE    | min(max, initial * 2**min(k-1, 6)) | in a row, without progress    |
+
+The pause is uniform in [base, 2 * base) and not clamped again.  What counts as progress is the
+machine's to say (`reset`); a round in which every endpoint refused by its role grows like any other
+(ours.md 29a over behaviour.md 5.3: the official client asks a replica ten times a second for ever).
 """
 
 from __future__ import annotations
@@ -8,10 +16,11 @@ from __future__ import annotations
 from random import Random
 
 _EXPONENT_MAX = 62  # overflow-safe: beyond it the maximum rules in any case
+_PACING_EXPONENT_MAX = 6
 
 
 class Backoff:
-    """Counts the rounds that failed in a row."""
+    """Counts what failed in a row."""
 
     def __init__(self, initial_millis: int, max_millis: int, rng: Random) -> None:
         self.initial_millis = initial_millis
@@ -25,6 +34,14 @@ class Backoff:
 
     def next_millis(self) -> int:
         """The pause after one more failure."""
-        base = min(self.max_millis, self.initial_millis << min(self._failures, _EXPONENT_MAX))
+        pause = self._jittered(min(self._failures, _EXPONENT_MAX))
         self._failures += 1
+        return pause
+
+    def paced_millis(self, count: int) -> int:
+        """The pause after the ``count``-th strike or refusal in a row, from 1."""
+        return self._jittered(min(count - 1, _PACING_EXPONENT_MAX))
+
+    def _jittered(self, exponent: int) -> int:
+        base = min(self.max_millis, self.initial_millis << exponent)
         return int(base * (1 + self._rng.random()))

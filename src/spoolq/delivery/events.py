@@ -1,8 +1,9 @@
 """What happens to the delivery machine: one small object each, made by runtime/.
 
-Order on a connection: `Connected`, then (when asked) `CatchUpSent`, then any mix of `RunSent`,
-`Answered`, `Published`, until one of `PeerClosed`, `Lost`, `Undecodable`, `ProtocolBreach`; after
-that nothing of this connection is told any more.
+Order on a connection: `Connected`, then any mix of `RunPartlySent`, `RunSent`, `FrameTooLarge`,
+`Answered`, `Published`, until one of `PeerClosed`, `Lost`, `Undecodable`, `ProtocolBreach`,
+`StorageBroken`, or until the machine asks for a `Disconnect`; after that nothing of this connection
+is told any more.  Each `SendRun` is answered by one `RunSent` or one `FrameTooLarge`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from spoolq.errors import StorageError
 from spoolq.qwp.responses import Response
 
 
@@ -20,6 +22,7 @@ class FailureKind(Enum):
     AUTH = "auth"  # 401, 403: terminal for the whole list
     ROLE = "role"  # 421 with a role
     STATUS = "status"  # any other HTTP status
+    CAP = "cap"  # connected, but an entry of the dictionary is above its cap: closed again, nothing sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,13 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The upgrade of the endpoint is complete; ``catch_up`` messages will go ahead of the data."""
+    """The upgrade of the endpoint is complete; ``catch_up`` messages will go ahead of the data.
+
+    ``cap_nbytes``: the largest message the endpoint takes, None when it told none.
+    """
 
     catch_up: int
+    cap_nbytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,32 @@ class RunSent:
     """The frames up to ``last_fsn`` have been handed to the socket whole; the next run may come."""
 
     last_fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPartlySent:
+    """The socket is full: of the run under way the frames up to ``fsn`` have been handed to it whole.
+
+    Told before the answers that were read meanwhile, so that these are measured against what is
+    really gone.  Without it an answer that overtakes its own send waits for `RunSent`.
+    """
+
+    fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTooLarge:
+    """The first frame of a `SendRun` is above its ``max_frame_nbytes``; nothing was queued."""
+
+    fsn: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageBroken:
+    """The log could not be read: terminal, never a reconnect."""
+
+    error: StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +138,10 @@ Event = (
     | Connected
     | ConnectFailed
     | Published
+    | RunPartlySent
     | RunSent
+    | FrameTooLarge
+    | StorageBroken
     | Answered
     | Undecodable
     | ProtocolBreach

@@ -1,8 +1,15 @@
 """Which endpoint is tried next (behaviour.md 5.4).
 
 States in order of preference: healthy, unknown, transient reject, transport error, topology reject;
-then list order.  In one round each endpoint is tried at most once.  A new round forgets what the
-last one found, except the endpoint that was healthy most recently.
+then list order.  In one round each endpoint is tried at most once; a connection that ends does not
+end its round, so that the next pick is another endpoint where there is one.
+
+| trigger                      | state                                            | attempted |
+|------------------------------|--------------------------------------------------|-----------|
+| connected                    | healthy                                          | yes       |
+| connect failed               | as given                                         | yes       |
+| established connection ended | as given                                         | untouched |
+| new round                    | unknown, but the last healthy one if still so    | no        |
 """
 
 from __future__ import annotations
@@ -56,5 +63,5 @@ class Hosts:
         self._attempted[index] = True
 
     def lost(self, index: int, state: HostState = HostState.TRANSPORT_ERROR) -> None:
-        """An established connection ended; whether it was tried in this round stays as it is."""
+        """An established connection ended."""
         self._states[index] = state

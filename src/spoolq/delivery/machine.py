@@ -8,16 +8,25 @@ carries out, in order.  The same events and the same random generator give the s
 | idle       | not begun                               | Begin -> connecting                           |
 | connecting | a `Connect` is under way                | Connected -> connected; else connecting, waiting |
 | connected  | frames go out, answers come in          | a loss or a rejection -> waiting or connecting |
-| waiting    | a pause before the next round           | TimerDue -> connecting                        |
+| waiting    | a pause before the next attempt         | TimerDue -> connecting                        |
 | failed     | a terminal error was latched            | -                                             |
 
-A running sender never gives up by time (ours.md 25); only a blocking first connect has a budget.
-After a lost connection the next attempt is immediate only when that connection brought ack progress
-(ours.md 29a); otherwise the backoff applies, so that a server which accepts and drops sees a falling
-rate.
+An event that has no meaning in a state is ignored: it is an echo of something that ended.
 
-The log is told to settle only what was handed to the socket whole.  An answer that overtakes the
-end of its own send waits for `RunSent`.
+When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
+
+| the connection ended by                      | progress on it | pause                              |
+|----------------------------------------------|----------------|------------------------------------|
+| loss, orderly close, a cap that is too small | yes            | none                               |
+| the same                                     | no             | backoff; from its shortest after a |
+|                                              |                | long connection that owed nothing  |
+| NOT_WRITABLE                                 | -              | none the first time, then paced    |
+| a strike                                     | -              | paced by the strikes               |
+
+A running sender never gives up by time unless there is an outage budget; a blocking first connect
+has a budget of its own (ours.md 25).  What is terminal is in `verdicts`.
+
+The log is told to settle only what was handed to the socket whole.  A rejection settles nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +37,7 @@ from enum import Enum
 from random import Random
 from typing import Final, Protocol
 
-from spoolq.delivery import events, policy
+from spoolq.delivery import events, policy, verdicts
 from spoolq.delivery.acks import WireMap
 from spoolq.delivery.actions import (
     Action,
@@ -44,17 +53,18 @@ from spoolq.delivery.actions import (
     Warn,
 )
 from spoolq.delivery.backoff import Backoff
+from spoolq.delivery.cap_gap import CapGap
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.hosts import Hosts, HostState
 from spoolq.delivery.poison import PoisonDetector
-from spoolq.errors import AuthError, ConnectError, RoleMismatchError, ServerRejection, SpoolqError
+from spoolq.errors import SpoolqError
+from spoolq.printable import printable
 from spoolq.qwp.layout import Status
 from spoolq.qwp.responses import ErrorFrame, Ok
 
 RUN_FRAMES_MAX: Final = 4_096
 RUN_NBYTES_MAX: Final = 1 << 20
 _ORDERLY: Final = (1000, 1001)
-_PACING_EXPONENT_MAX: Final = 6
 
 
 class FrameLog(Protocol):
@@ -71,7 +81,11 @@ class FrameLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
-    """Settings of the machine; ``endpoints`` are names for texts, in order of preference."""
+    """Settings of the machine; ``endpoints`` are names for texts, in order of preference.
+
+    ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
+    long every endpoint must have been too small for the head.  ``outage_budget_millis``: 0 = none.
+    """
 
     endpoints: tuple[str, ...]
     backoff_initial_millis: int = 100
@@ -79,6 +93,8 @@ class DeliveryOptions:
     max_frame_rejections: int = 4
     poison_window_millis: int = 5_000
     policies: Mapping[str, str] = field(default_factory=dict)
+    cap_gap_window_millis: int = 300_000
+    outage_budget_millis: int = 0
 
 
 class State(Enum):
@@ -92,27 +108,41 @@ class State(Enum):
 
 
 class Delivery:
-    """The machine of one sender."""
+    """The machine of one sender.
+
+    Readable: ``state``, ``was_ever_connected`` (sticky), ``attempts`` (all connects tried),
+    ``reconnects_succeeded``, ``outage_since_millis`` (None while connected), ``mirror_needed``.
+    """
 
     def __init__(self, options: DeliveryOptions, log: FrameLog, rng: Random) -> None:
         self._options = options
         self._log = log
-        self._rng = rng
         self._hosts = Hosts(len(options.endpoints))
         self._backoff = Backoff(options.backoff_initial_millis, options.backoff_max_millis, rng)
         self._poison = PoisonDetector(options.max_frame_rejections, options.poison_window_millis)
+        self._cap_gap = CapGap(len(options.endpoints), options.cap_gap_window_millis)
         self._actions: list[Action] = []
         self._now = 0
+        self._acked = log.acked_fsn
+        # the connection
         self._endpoint = 0
         self._bound: int | None = None
-        self._wire: WireMap | None = None
+        self._caps: dict[int, int | None] = {}
+        self._wire = WireMap(0, 0)
         self._sending = False
-        self._pending_ack: int | None = None
+        self._pending_ok: int | None = None
+        self._too_large: events.FrameTooLarge | None = None
         self._progressed = False
-        self._acked = log.acked_fsn
+        self._connected_at = 0
+        self._not_writable = 0
+        # between connections
         self._deadline: int | None = None
         self._one_round = False
-        self._round: list[tuple[int, events.ConnectFailed]] = []
+        self._outcomes: list[tuple[int, str]] = []
+        self._by_role = False
+        self._retry_after = 0
+        self._attempt = 0
+        self._round = 0
         self.state = State.IDLE
         self.was_ever_connected = False
         self.outage_since_millis: int | None = None
@@ -121,24 +151,25 @@ class Delivery:
 
     @property
     def mirror_needed(self) -> bool:
-        """Whether the next connection has to begin with a catch-up: frames went out on an earlier one."""
-        return self.was_ever_connected
+        """Whether a connection has to begin with a catch-up: frames that named symbols may be gone."""
+        return self.was_ever_connected or self._acked >= 0
 
     def handle(self, event: Event, now_millis: int) -> list[Action]:
         """Takes one event; the actions it leads to, in order."""
         self._now = now_millis
         self._actions = []
-        match event:
-            case events.Begin():
+        match event, self.state:
+            case events.Begin(), State.IDLE:
                 self._begin(event)
-            case events.Connected():
+            case events.Connected(), State.CONNECTING:
                 self._connected(event)
-            case events.ConnectFailed():
+            case events.ConnectFailed(), State.CONNECTING:
                 self._connect_failed(event)
-            case events.TimerDue():
-                if self.state is State.WAITING:
-                    self._new_round()
-            case _ if self.state is State.CONNECTED:
+            case events.TimerDue(), State.WAITING:
+                self._resume()
+            case events.StorageBroken(error), State.CONNECTED | State.CONNECTING | State.WAITING:
+                self._fail(error)
+            case _, State.CONNECTED:
                 self._on_connection(event)
         return self._actions
 
@@ -148,11 +179,20 @@ class Delivery:
             self._deadline = self._now + event.budget_millis
             self._one_round = event.budget_millis == 0
         self.outage_since_millis = self._now
-        self._new_round()
+        self._round = 1
+        self._resume()
 
-    def _new_round(self) -> None:
-        self._hosts.new_round()
-        self._round = []
+    def _resume(self) -> None:
+        """The next endpoint of this round, or the first of a new one."""
+        if not self._one_round and self._budget_is_over():
+            self._give_up()
+            return
+        if self._hosts.next() is None:
+            self._hosts.new_round()
+            self._outcomes = []
+            self._by_role = False
+            self._retry_after = 0
+            self._round += 1
         self._try_next()
 
     def _try_next(self) -> None:
@@ -163,66 +203,82 @@ class Delivery:
         self.state = State.CONNECTING
         self._endpoint = endpoint
         self.attempts += 1
-        self._actions.append(Connect(endpoint))
+        self._attempt += 1
+        limit = None if self._deadline is None or self._one_round else max(1, self._deadline - self._now)
+        self._actions.append(Connect(endpoint, limit))
 
     def _connected(self, event: events.Connected) -> None:
         index, previous = self._endpoint, self._bound
         self._hosts.succeeded(index)
         self.state = State.CONNECTED
         self._bound = index
+        self._caps[index] = event.cap_nbytes
         self._wire = WireMap(self._acked + 1, event.catch_up)
         self._sending = False
-        self._pending_ack = None
+        self._pending_ok = None
+        self._too_large = None
         self._progressed = False
+        self._connected_at = self._now
         self._deadline = None
+        self._one_round = False
         self.outage_since_millis = None
         kind = "connected" if previous is None else "reconnected" if previous == index else "failed_over"
         self.reconnects_succeeded += previous is not None
         self.was_ever_connected = True
-        self._report(ConnectionEvent(kind, index, previous_endpoint_index=previous, attempt=self.attempts))
+        self._report_connection(kind, index, previous=previous)
         self._pump()
 
     def _connect_failed(self, event: events.ConnectFailed) -> None:
-        name = self._options.endpoints[self._endpoint]
-        kind = "auth_failed" if event.kind is FailureKind.AUTH else "endpoint_attempt_failed"
-        self._report(ConnectionEvent(kind, self._endpoint, event.text, attempt=self.attempts))
+        name = self._name
         if event.kind is FailureKind.AUTH:
-            text = f"ws-upgrade-failed: {name} refused the credentials: {event.text}; no other endpoint is tried"
-            self._fail(AuthError(text, status=event.status or 0))
+            self._fail(verdicts.unauthorized(name, event.text, event.status or 0))
+            self._report_connection("auth_failed", self._endpoint, printable(event.text))
             return
+        self._report_connection("endpoint_attempt_failed", self._endpoint, printable(event.text))
         state = HostState.TRANSPORT_ERROR
         if event.kind is FailureKind.ROLE:
             catching_up = event.role.upper() == "PRIMARY_CATCHUP"
             state = HostState.TRANSIENT_REJECT if catching_up else HostState.TOPOLOGY_REJECT
+            self._by_role = True
+        elif event.kind is FailureKind.CAP:
+            state = HostState.TOPOLOGY_REJECT
         self._hosts.failed(self._endpoint, state)
-        self._round.append((self._endpoint, event))
-        self._try_next()
+        self._outcomes.append((self._endpoint, printable(event.text)))
+        self._retry_after = max(self._retry_after, event.retry_after_millis or 0)
+        if event.kind is FailureKind.CAP and self._endpoint_is_too_small(printable(event.text)):
+            return
+        if not self._one_round and self._budget_is_over():
+            self._give_up()
+        else:
+            self._try_next()
 
     def _round_used_up(self) -> None:
-        """Every endpoint was tried once: pause, or give up when the budget of the first connect is gone."""
-        outcomes = "; ".join(f"{self._options.endpoints[index]}: {event.text}" for index, event in self._round)
-        left = None if self._deadline is None else self._deadline - self._now
-        if left is not None and (self._one_round or left <= 0):
-            self._fail(self._never_connected(outcomes))
+        """Every endpoint was tried once: pause, or give up when there was to be one round."""
+        outcomes = self._outcomes_text()
+        self._report_connection("all_endpoints_unreachable", None, outcomes)
+        if self._one_round:
+            self._give_up()
             return
-        self._report(ConnectionEvent("all_endpoints_unreachable", None, outcomes, attempt=self.attempts))
-        self._actions.append(Warn("reconnect", f"no endpoint can be reached, trying again: {outcomes}"))
-        hint = max((event.retry_after_millis or 0 for _, event in self._round), default=0)
-        pause = max(self._backoff.next_millis(), min(hint, self._options.backoff_max_millis))
-        self._wait(pause if left is None else min(pause, left))
+        self._warn("reconnect", f"no endpoint can be reached, trying again: {outcomes}")
+        hint = min(self._retry_after, self._options.backoff_max_millis)
+        self._wait(max(self._backoff.next_millis(), hint))
 
-    def _never_connected(self, outcomes: str) -> ConnectError:
-        tag = None if self._one_round else "never-connected-budget-exhausted"
-        text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall"
-        if tag is not None:
-            text = f"{tag}: {text}"
-        if any(event.kind is FailureKind.ROLE for _, event in self._round):
-            return RoleMismatchError(f"role mismatch, no endpoint takes writes now: {text}", tag=tag)
-        return ConnectError(text, tag=tag)
+    def _budget_is_over(self) -> bool:
+        return self._deadline is not None and self._now >= self._deadline
+
+    def _give_up(self) -> None:
+        tag = verdicts.CONNECTION_LOST if self.was_ever_connected else verdicts.NEVER_CONNECTED
+        self._fail(verdicts.no_connection(self._outcomes_text(), None if self._one_round else tag, self._by_role))
+        if not self._one_round:
+            self._report_connection("budget_exhausted", None, tag)
+
+    def _outcomes_text(self) -> str:
+        return "; ".join(f"{self._options.endpoints[index]}: {text}" for index, text in self._outcomes)
 
     def _wait(self, pause_millis: int) -> None:
         self.state = State.WAITING
-        self._actions.append(SetTimer(self._now + pause_millis))
+        due = self._now + pause_millis
+        self._actions.append(SetTimer(due if self._deadline is None else max(self._now, min(due, self._deadline))))
 
     # -- on a connection -----------------------------------------------------------------------
     def _on_connection(self, event: Event) -> None:
@@ -231,161 +287,210 @@ class Delivery:
                 self._pump()
             case events.RunSent(last_fsn):
                 self._run_sent(last_fsn)
+            case events.RunPartlySent(fsn):
+                self._sent_up_to(fsn)
+            case events.FrameTooLarge():
+                self._sending = False
+                self._too_large = event
+                self._leave_too_small()
             case events.Answered(Ok(sequence)):
                 self._ok(sequence)
             case events.Answered(ErrorFrame() as rejection):
                 self._rejected(rejection)
             case events.Undecodable(text):
-                self._strike_and_reconnect(f"an answer could not be decoded: {text}", None)
+                self._strike(f"an answer could not be decoded: {text}", None)
             case events.ProtocolBreach(text):
-                self._protocol_violation(text)
+                first, last = self._unsettled
+                self._fail(verdicts.protocol_violation(self._name, text, first, last))
             case events.PeerClosed(code, reason):
                 self._peer_closed(code, reason)
             case events.Lost(text):
                 self._reconnect(text)
 
     def _pump(self) -> None:
-        assert self._wire is not None
-        if not self._sending and self._wire.sent_fsn < self._log.published_fsn:
+        if not self._sending and self._too_large is None and self._wire.sent_fsn < self._log.published_fsn:
             self._sending = True
-            self._actions.append(SendRun(self._wire.sent_fsn + 1, RUN_FRAMES_MAX, RUN_NBYTES_MAX))
+            cap = self._caps[self._endpoint]
+            self._actions.append(SendRun(self._wire.sent_fsn + 1, RUN_FRAMES_MAX, RUN_NBYTES_MAX, cap))
 
     def _run_sent(self, last_fsn: int) -> None:
-        assert self._wire is not None
-        self._wire.sent_fsn = last_fsn
         self._sending = False
-        if self._pending_ack is not None:
-            pending, self._pending_ack = self._pending_ack, None
-            self._ok(pending)
+        self._sent_up_to(last_fsn)
         self._pump()
 
-    def _ok(self, sequence: int) -> None:
-        wire = self._wire
-        assert wire is not None
-        fsn, clamped = wire.clamped(sequence)
-        if clamped:
-            if self._sending:  # it may have overtaken the end of its own send: looked at again then
-                self._pending_ack = max(sequence, self._pending_ack or 0)
-            else:
-                self._actions.append(
-                    Warn("clamp", f"an OK for message {sequence} is beyond the last one sent; taken as FSN {fsn}")
-                )
-        if fsn > self._acked:
-            self._acked = fsn
-            self._progressed = True
-            self._poison.progressed()
-            self._backoff.reset()
-            self._actions.append(Settle(fsn))
+    def _sent_up_to(self, fsn: int) -> None:
+        self._wire.sent_fsn = max(self._wire.sent_fsn, fsn)
+        if self._pending_ok is not None:
+            pending, self._pending_ok = self._pending_ok, None
+            self._ok(pending)
 
+    def _ok(self, sequence: int) -> None:
+        fsn, sent = self._wire.fsn_of(sequence), self._wire.sent_fsn
+        if fsn > sent and self._sending:  # it may have overtaken the end of its own send: looked at again then
+            self._pending_ok = max(sequence, self._pending_ok or 0)
+        elif fsn > sent:
+            self._warn_clamped(f"an OK for message {sequence}", fsn)
+        self._settle(min(fsn, sent))
+
+    def _settle(self, fsn: int) -> None:
+        if fsn <= self._acked:
+            return
+        self._acked = fsn
+        self._progressed = True
+        self._not_writable = 0
+        self._poison.progressed()
+        self._cap_gap.progressed()
+        self._backoff.reset()
+        self._actions.append(Settle(fsn))
+        self._leave_too_small()
+
+    def _warn_clamped(self, what: str, fsn: int) -> None:
+        sent = self._wire.sent_fsn
+        self._warn("clamp", f"{self._name} sent {what} (FSN {fsn}), beyond the last one sent; taken as FSN {sent}")
+
+    # -- rejections ----------------------------------------------------------------------------
     def _rejected(self, rejection: ErrorFrame) -> None:
-        wire = self._wire
-        assert wire is not None
         category = policy.category_of(rejection.status)
         chosen = policy.policy_of(category, self._options.policies)
-        first, last = self._range_of(rejection.sequence)
-        if last <= self._acked:
-            self._report_rejection(category, chosen, rejection, first, last)
+        fsn = self._wire.fsn_of(rejection.sequence)
+        if not self._sent_anything or fsn < self._wire.fsn_at_zero:  # of nothing, or of a catch-up message
+            self._apply(rejection, category, chosen, *self._unsettled)
             return
-        text = f"{category.replace('_', ' ')} (status 0x{rejection.status:02x}): {rejection.text}"
-        self._report_rejection(category, chosen, rejection, first, last)
-        if chosen == policy.TERMINAL:
-            where = f"the server refused FSN {first}" + (f" to {last}" if last != first else "")
-            self._fail(
-                ServerRejection(
-                    f"{where}, {text}; the frame is kept and would come first again: fix the table, then open anew",
-                    category=category,
-                    status=rejection.status,
-                    server_text=rejection.text,
-                    message_sequence=rejection.sequence,
-                    from_fsn=first,
-                    to_fsn=last,
-                )
-            )
-        elif rejection.status == Status.NOT_WRITABLE:
-            self._reconnect(text, HostState.TOPOLOGY_REJECT)
+        bound = self._wire.sent_fsn
+        if self._sending:  # any frame of the run under way may be there already
+            bound = min(bound + RUN_FRAMES_MAX, self._log.published_fsn)
+        answered = self._acked
+        if self._pending_ok is not None:
+            answered = max(answered, self._wire.fsn_of(self._pending_ok))
+        if fsn > bound:
+            self._warn_clamped(f"a rejection of message {rejection.sequence}", fsn)
+            fsn = bound
+        elif fsn > answered + 1:
+            self._fail(verdicts.skipped(self._name, category, rejection, self._acked + 1, fsn))
+            return
+        if fsn <= self._acked:
+            self._report_rejection(rejection, category, chosen, fsn, fsn)
         else:
-            self._strike_and_reconnect(f"FSN {first} was refused: {text}", rejection.status)
+            self._apply(rejection, category, chosen, fsn, fsn)
 
-    def _range_of(self, sequence: int) -> tuple[int, int]:
-        """The frames a rejection concerns (behaviour.md 4.3)."""
-        wire = self._wire
-        assert wire is not None
-        if not wire.sent_anything or wire.fsn_of(sequence) < wire.fsn_at_zero:
-            return self._acked + 1, max(self._log.published_fsn, self._acked + 1)
-        fsn, _ = wire.clamped(sequence)
-        return fsn, fsn
+    def _apply(self, rejection: ErrorFrame, category: str, chosen: str, first: int, last: int) -> None:
+        """What the policy says."""
+        if chosen == policy.TERMINAL:
+            self._fail(verdicts.rejected(self._name, category, rejection, first, last))
+            return
+        self._report_rejection(rejection, category, chosen, first, last)
+        text = f"{verdicts.frames(first, last)} refused: {verdicts.refusal(category, rejection)}"
+        state = HostState.TOPOLOGY_REJECT if chosen == policy.RETRIABLE_OTHER else HostState.TRANSPORT_ERROR
+        if rejection.status == Status.NOT_WRITABLE:
+            self._not_writable += 1
+            again = self._not_writable - 1
+            self._reconnect(text, state, self._backoff.paced_millis(again) if again else 0)
+        else:
+            self._strike(text, rejection, state)
 
     def _peer_closed(self, code: int | None, reason: str) -> None:
-        text = f"the server closed with code {code}" + (f": {reason}" if reason else "")
-        if code in _ORDERLY or self._wire is None or not self._wire.sent_anything:
+        text = "the server closed" + (" without a code" if code is None else f" with code {code}")
+        if said := printable(reason):
+            text += f": {said}"
+        if code in _ORDERLY:
             self._reconnect(text)
         else:
-            self._strike_and_reconnect(text, None)
+            self._strike(text, None)
 
-    def _protocol_violation(self, text: str) -> None:
-        self._fail(
-            ServerRejection(
-                f"{self._options.endpoints[self._endpoint]} broke the WebSocket protocol: {text}",
-                category="protocol_violation",
-                from_fsn=self._acked + 1,
-                to_fsn=self._log.published_fsn,
-            )
-        )
+    def _strike(self, why: str, rejection: ErrorFrame | None, state: HostState = HostState.TRANSPORT_ERROR) -> None:
+        """Drops the connection; counted against the frame at the head when it can be its fault."""
+        head = self._acked + 1
+        if not self._sent_anything or head > self._log.published_fsn:
+            self._reconnect(why, state)
+        elif self._poison.strike(self._now):
+            self._fail(verdicts.poisoned(self._name, head, self._poison.strikes, why, rejection))
+        else:
+            self._reconnect(why, state, self._backoff.paced_millis(self._poison.strikes))
 
-    def _strike_and_reconnect(self, text: str, status: int | None) -> None:
-        if self._poison.strike(self._now):
-            head, strikes = self._acked + 1, self._poison.strikes
-            self._fail(
-                ServerRejection(
-                    f"FSN {head} was refused {strikes} times without ack progress; last: {text}",
-                    category="protocol_violation",
-                    status=status,
-                    from_fsn=head,
-                    to_fsn=head,
-                )
-            )
+    # -- a frame above the cap -----------------------------------------------------------------
+    def _leave_too_small(self) -> None:
+        """Goes to another endpoint as soon as the frame that does not fit here is the oldest one."""
+        frame = self._too_large
+        if frame is None or frame.fsn > self._acked + 1:
             return
-        exponent = min(self._poison.strikes - 1, _PACING_EXPONENT_MAX)
-        pause = min(self._options.backoff_initial_millis << exponent, self._options.backoff_max_millis)
-        self._reconnect(text, pause_millis=int(pause * (1 + self._rng.random())))
+        text = f"FSN {frame.fsn} takes {frame.nbytes} bytes, {self._name} at most {self._caps[self._endpoint]}"
+        if not self._endpoint_is_too_small(text):
+            self._reconnect(text, HostState.TOPOLOGY_REJECT)
 
+    def _endpoint_is_too_small(self, what: str) -> bool:
+        """Notes it; True when no endpoint is left and the sender ended."""
+        if self._cap_gap.found(self._endpoint, self._now):
+            self._warn("cap", f"{what}: not sent there; another endpoint is looked for and the data is kept")
+        if not self._cap_gap.proven(self._now):
+            return False
+        caps = ", ".join(
+            f"{name} {self._caps.get(index) or 'unknown'}" for index, name in enumerate(self._options.endpoints)
+        )
+        self._fail(verdicts.too_large(what, caps, self._acked + 1))
+        return True
+
+    # -- the end of a connection, or of the sender ---------------------------------------------
     def _reconnect(
         self, why: str, state: HostState = HostState.TRANSPORT_ERROR, pause_millis: int | None = None
     ) -> None:
-        """The connection is gone, or has to go."""
+        """The connection is gone, or has to go; ``pause_millis`` None = none after progress, else backoff."""
         self._leave(why)
         self._hosts.lost(self._endpoint, state)
+        self._outcomes = [(self._endpoint, why)]
+        self._by_role = False
+        self._retry_after = 0
+        self._attempt, self._round = 0, 1
         self.outage_since_millis = self._now
-        if pause_millis is not None:
+        if self._options.outage_budget_millis:
+            self._deadline = self._now + self._options.outage_budget_millis
+        if pause_millis is None:
+            owed_nothing = self._acked >= self._log.published_fsn
+            if owed_nothing and self._now - self._connected_at >= 2 * self._options.backoff_max_millis:
+                self._backoff.reset()
+            pause_millis = 0 if self._progressed else self._backoff.next_millis()
+        if pause_millis:
             self._wait(pause_millis)
-        elif self._progressed:
-            self._new_round()
         else:
-            self._wait(self._backoff.next_millis())
+            self._resume()
 
     def _leave(self, why: str) -> None:
         if self.state is State.CONNECTED:
             self._actions.append(Disconnect(why))
-            self._report(ConnectionEvent("disconnected", self._endpoint, why))
-            self._actions.append(Warn("lost", f"lost {self._options.endpoints[self._endpoint]}: {why}"))
-        self._wire = None
+            self._report_connection("disconnected", self._endpoint, why)
+            self._warn("lost", f"lost {self._name}: {why}")
 
     def _fail(self, error: SpoolqError) -> None:
-        """Latches first, then leaves the connection (behaviour.md 6.3)."""
+        """Latches first, then tells, then leaves the connection (behaviour.md 6.3)."""
         self._actions.append(Latch(error))
+        self._actions.append(Report(verdicts.event_of(error, *self._unsettled)))
         self._leave(str(error))
         self.state = State.FAILED
 
-    def _report(self, event: ConnectionEvent) -> None:
-        self._actions.append(Report(event))
+    @property
+    def _name(self) -> str:
+        return self._options.endpoints[self._endpoint]
 
-    def _report_rejection(
-        self, category: str, chosen: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int
+    @property
+    def _unsettled(self) -> tuple[int, int]:
+        """First and last frame not settled; the next one when there is none."""
+        return self._acked + 1, max(self._log.published_fsn, self._acked + 1)
+
+    @property
+    def _sent_anything(self) -> bool:
+        """Whether an answer on this connection can mean something."""
+        return self._sending or self._wire.catch_up > 0 or self._wire.sent_fsn >= self._wire.fsn_at_zero
+
+    def _warn(self, topic: str, text: str) -> None:
+        self._actions.append(Warn(topic, text))
+
+    def _report_connection(
+        self, kind: str, endpoint: int | None, cause: str = "", *, previous: int | None = None
     ) -> None:
+        self._actions.append(Report(ConnectionEvent(kind, endpoint, cause, previous, self._attempt, self._round)))
+
+    def _report_rejection(self, rejection: ErrorFrame, category: str, chosen: str, first: int, last: int) -> None:
         self._actions.append(
             Report(
-                ServerErrorEvent(
-                    category, chosen, rejection.status, rejection.text, rejection.sequence, first_fsn, last_fsn
-                )
+                ServerErrorEvent(category, chosen, rejection.status, rejection.text, rejection.sequence, first, last)
             )
         )

@@ -11,6 +11,11 @@
 | dictionary_gap     | 0D     | retriable       | no                |
 | protocol_violation | -      | terminal        | no                |
 | unknown            | other  | retriable       | no                |
+| frame_too_large    | -      | terminal        | no                |
+| connect_failed     | -      | terminal        | no                |
+| storage_error      | -      | terminal        | no                |
+
+The last three are this side's own verdicts, for the handlers (behaviour.md 5.5).
 
 terminal: stop, keep the bytes.  retriable: drop the connection, replay from the first unacked frame.
 retriable_other: the same, and prefer another endpoint.

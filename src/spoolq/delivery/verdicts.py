@@ -1,0 +1,133 @@
+"""What ends a sender, in words: the typed error and the event of it, made together.
+
+Each function gives the error that every later call raises.  A text says where (endpoint, FSN), what
+happened, and what to do; `event_of` is the same for the handlers (behaviour.md 6.3).
+"""
+
+from __future__ import annotations
+
+from spoolq.delivery.actions import ServerErrorEvent
+from spoolq.errors import AuthError, ConnectError, RoleMismatchError, ServerRejection, SpoolqError, StorageError
+from spoolq.printable import printable
+from spoolq.qwp.responses import ErrorFrame
+
+NEVER_CONNECTED = "never-connected-budget-exhausted"
+CONNECTION_LOST = "connection-lost-budget-exhausted"
+
+
+def frames(first_fsn: int, last_fsn: int) -> str:
+    """``FSN 3`` or ``FSN 3 to 9``."""
+    return f"FSN {first_fsn}" if last_fsn <= first_fsn else f"FSN {first_fsn} to {last_fsn}"
+
+
+def refusal(category: str, rejection: ErrorFrame) -> str:
+    """What the server said, for a text."""
+    said = printable(rejection.text)
+    return f"{category.replace('_', ' ')} (status 0x{rejection.status:02x})" + (f": {said}" if said else "")
+
+
+def rejected(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int) -> ServerRejection:
+    """A rejection whose policy is terminal."""
+    return ServerRejection(
+        f"{endpoint} refused {frames(first_fsn, last_fsn)}: {refusal(category, rejection)}; the frame is kept and "
+        "would be sent first again: correct the table or the rows, then open a new sender",
+        category=category,
+        status=rejection.status,
+        server_text=rejection.text,
+        message_sequence=rejection.sequence,
+        from_fsn=first_fsn,
+        to_fsn=last_fsn,
+    )
+
+
+def skipped(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int) -> ServerRejection:
+    """A rejection that leaves earlier frames without an answer (behaviour.md 6.5 e)."""
+    return ServerRejection(
+        f"{endpoint} refused FSN {last_fsn} but never answered for {frames(first_fsn, last_fsn - 1)} before it: "
+        f"{refusal(category, rejection)}; what it took of them cannot be known, nothing is settled: look at the "
+        "table, then open a new sender, which sends them all again",
+        category="protocol_violation",
+        status=rejection.status,
+        server_text=rejection.text,
+        message_sequence=rejection.sequence,
+        from_fsn=first_fsn,
+        to_fsn=last_fsn,
+    )
+
+
+def poisoned(endpoint: str, head_fsn: int, strikes: int, last: str, rejection: ErrorFrame | None) -> ServerRejection:
+    """The frame at the head is refused again and again (behaviour.md 6.4)."""
+    return ServerRejection(
+        f"FSN {head_fsn} failed {strikes} times without any progress, last at {endpoint}: {last}; the frame is kept "
+        "and would be sent first again: correct what the server complains of, then open a new sender",
+        category="protocol_violation",
+        status=None if rejection is None else rejection.status,
+        server_text="" if rejection is None else rejection.text,
+        message_sequence=None if rejection is None else rejection.sequence,
+        from_fsn=head_fsn,
+        to_fsn=head_fsn,
+    )
+
+
+def protocol_violation(endpoint: str, what: str, first_fsn: int, last_fsn: int) -> ServerRejection:
+    """WebSocket framing that no server sends."""
+    return ServerRejection(
+        f"{endpoint} broke the WebSocket protocol: {what}; {frames(first_fsn, last_fsn)} kept: check that the address "
+        "is a QuestDB server and that nothing between changes the stream, then open a new sender",
+        category="protocol_violation",
+        from_fsn=first_fsn,
+        to_fsn=last_fsn,
+    )
+
+
+def too_large(what: str, caps: str, head_fsn: int) -> ServerRejection:
+    """No endpoint takes the frame at the head (ours.md 6)."""
+    return ServerRejection(
+        f"{what}, and every endpoint has refused that size for too long ({caps}); the frame is kept: raise the "
+        "receive buffer of a server, then open a new sender",
+        category="frame_too_large",
+        from_fsn=head_fsn,
+        to_fsn=head_fsn,
+    )
+
+
+def unauthorized(endpoint: str, text: str, status: int) -> AuthError:
+    """401 or 403: the same for the whole list."""
+    return AuthError(
+        f"ws-upgrade-failed: {endpoint} refused the credentials, no other endpoint is tried: {printable(text)}; "
+        "check username, password or token and their rights",
+        status=status,
+    )
+
+
+def no_connection(outcomes: str, tag: str | None, by_role: bool) -> ConnectError:
+    """The attempts are used up, by count (no tag) or by time."""
+    if by_role:
+        text = f"no endpoint takes writes now (role mismatch): {outcomes}; check which server is the primary"
+    elif tag == CONNECTION_LOST:
+        text = f"the connection was lost and none came back within outage_budget_millis: {outcomes}"
+    else:
+        text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall"
+    return (RoleMismatchError if by_role else ConnectError)(text if tag is None else f"{tag}: {text}", tag=tag)
+
+
+def event_of(error: SpoolqError, first_fsn: int, last_fsn: int) -> ServerErrorEvent:
+    """The event of a terminal error; the FSNs are those not settled, for an error that names no frame."""
+    match error:
+        case ServerRejection():
+            return ServerErrorEvent(
+                error.category,
+                "terminal",
+                error.status,
+                error.server_text,
+                error.message_sequence,
+                error.from_fsn,
+                error.to_fsn,
+            )
+        case AuthError():
+            category = "security_error"
+        case StorageError():
+            category = "storage_error"
+        case _:
+            category = "connect_failed"
+    return ServerErrorEvent(category, "terminal", None, str(error), None, first_fsn, last_fsn)
