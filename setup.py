@@ -27,6 +27,7 @@ def extensions() -> list[Extension]:
             ".".join(source.relative_to("src").with_suffix("").parts),
             [str(source)],
             depends=[str(path) for path in sorted(Path("src").rglob("*.h"))],
+            include_dirs=["src"],  # headers are named from the package's root: spoolq/spool/marks.h
             extra_compile_args=["-O3", "-fno-strict-aliasing"],
             optional=not required,
         )

@@ -18,7 +18,9 @@ import os
 
 _CHOICES = ("compiled", "plain")
 _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
+    "spoolq.spool._crc",
     "spoolq.spool._mapping",
+    "spoolq.spool._segment",
 )
 
 

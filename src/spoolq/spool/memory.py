@@ -19,12 +19,15 @@ from collections import deque
 
 from spoolq import limits
 from spoolq.errors import FrameTooLarge, StorageError
-from spoolq.spool.segment_plain import Room, Run, Segment
+from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
 from spoolq.spool.store import StoreStats
 
 
-class MemoryStore:
-    """See `spool.store.Store`.  ``total_nbytes`` is the cap and holds at least two segments."""
+class MemoryStore(Appender):
+    """See `spool.store.Store`.  ``total_nbytes`` is the cap and holds at least two segments.
+
+    Appending and the watermarks are `Appender`'s; `synced_fsn` stays -1, for nothing here survives.
+    """
 
     def __init__(
         self,
@@ -38,31 +41,20 @@ class MemoryStore:
             )
         self._segment_nbytes = segment_nbytes
         self._total_nbytes = total_nbytes
+        super().__init__(self.frame_nbytes_max)
         self._lock = threading.Lock()  # the list of segments: producer, I/O thread and keeper change it
-        self._segments: deque[Segment] = deque([Segment(0, segment_nbytes)])
+        self._segments: deque[Segment] = deque([self._new_segment(0)])
+        self.active = self._segments[-1]
         self._spare: Segment | None = None
-        self._room: Room | None = None
-        self._published_fsn = -1
-        self._acked_fsn = -1
         self._closed = False
-
-    @property
-    def published_fsn(self) -> int:
-        """Newest frame that `run` can give; -1 when none."""
-        return self._published_fsn
-
-    @property
-    def acked_fsn(self) -> int:
-        """Newest frame that is settled; -1 when none."""
-        return self._acked_fsn
 
     @property
     def frame_nbytes_max(self) -> int:
         """Largest payload one segment takes."""
         return self._segment_nbytes - limits.SEGMENT_HEADER_BYTES - limits.FRAME_HEADER_BYTES
 
-    def reserve(self, nbytes: int) -> Room | None:
-        """Room for a payload of ``nbytes``; None while the cap blocks."""
+    def _reserve_slowly(self, nbytes: int) -> Room | None:
+        """The active segment has no room for it."""
         if not 0 < nbytes <= self.frame_nbytes_max:
             raise FrameTooLarge(
                 f"a frame of {nbytes} bytes does not fit a segment, which takes 1 to {self.frame_nbytes_max}; "
@@ -70,64 +62,53 @@ class MemoryStore:
                 size=nbytes,
                 limit=self.frame_nbytes_max,
             )
-        self._check_open()
-        self._room = self._segments[-1].reserve(nbytes)
-        if self._room is None:
-            with self._lock:
-                if self._rotate():
-                    self._room = self._segments[-1].reserve(nbytes)
-        return self._room
-
-    def publish(self, room: Room) -> int:
-        """Stores length and CRC, makes the frame visible, returns its FSN."""
-        if room is not self._room:
-            raise StorageError("this room is stale: it was published, abandoned or reserved over")
-        self._room = None
-        fsn = room.segment.publish(room)
-        self._published_fsn = fsn
-        return fsn
-
-    def abandon(self, room: Room) -> None:
-        """Nothing happened."""
-        if room is self._room:
-            self._room = None
+        if self._closed:
+            raise StorageError("the spool is closed")
+        with self._lock:
+            if not self._rotate():
+                return None
+            self.active = self._segments[-1]
+            return self.active.reserve(nbytes)
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """Published frames from ``first_fsn`` on, of one segment; None when there is none."""
         with self._lock:
-            if not self._acked_fsn < first_fsn <= self._published_fsn:
+            published = self.published_fsn
+            if not self.acked_fsn < first_fsn <= published or self._closed:
                 return None
             bases = [segment.base for segment in self._segments]
             segment = self._segments[bisect_right(bases, first_fsn) - 1]
-            return segment.run(first_fsn, max_frames, max_nbytes)
+            return segment.run(first_fsn, min(max_frames, published - first_fsn + 1), max_nbytes)
 
     def acknowledge(self, fsn: int) -> bool:
         """Settles all frames up to ``fsn``; True when room was freed."""
         with self._lock:
-            fsn = min(fsn, self._published_fsn)
-            if fsn <= self._acked_fsn:
+            fsn = min(fsn, self.published_fsn)
+            if fsn <= self.acked_fsn or self._closed:
                 return False
-            self._acked_fsn = fsn
+            self.acked_fsn = fsn
             active_is_free = self._segments[-1].end_fsn - 1 == fsn  # it can be emptied in place now
             return self._trim() or active_is_free
 
     @property
     def needs_spare(self) -> bool:
         """Whether the keeper should call `make_spare`."""
-        return self._spare is None and self._allocated() + self._segment_nbytes <= self._total_nbytes
+        return (
+            self._spare is None and not self._closed and self._allocated() + self._segment_nbytes <= self._total_nbytes
+        )
 
     def make_spare(self) -> None:
         """Prepares the next segment ahead of need."""
-        made = Segment(0, self._segment_nbytes)
+        made = self._new_segment(0)
         with self._lock:
-            if self.needs_spare and not self._closed:
+            if self.needs_spare:
                 self._spare = made
 
     def stats(self) -> StoreStats:
         """A snapshot."""
         with self._lock:
             return StoreStats(
-                frames_unacked=self._published_fsn - self._acked_fsn,
+                frames_unacked=self.published_fsn - self.acked_fsn,
                 allocated_nbytes=self._allocated(),
                 total_nbytes_max=self._total_nbytes,
                 segments=len(self._segments),
@@ -137,12 +118,11 @@ class MemoryStore:
         """Frees the memory; a second call does nothing."""
         with self._lock:
             self._closed = True
-            self._spare = self._room = None
+            self.active = self._spare = None
             self._segments.clear()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError("the spool is closed")
+    def _new_segment(self, base: int) -> Segment:
+        return Segment(base, self._segment_nbytes, Memory(self._segment_nbytes))
 
     def _allocated(self) -> int:
         return self._segment_nbytes * (len(self._segments) + (self._spare is not None))
@@ -150,24 +130,24 @@ class MemoryStore:
     def _trim(self) -> bool:
         """Takes fully acked sealed segments away; True when there was one."""
         trimmed = None
-        while len(self._segments) > 1 and self._segments[0].end_fsn - 1 <= self._acked_fsn:
+        while len(self._segments) > 1 and self._segments[0].end_fsn - 1 <= self.acked_fsn:
             trimmed = self._segments.popleft()
             if self._spare is None and not trimmed.pins:
                 self._spare = trimmed
         return trimmed is not None
 
     def _rotate(self) -> bool:
-        """Makes an empty segment the active one; False while the cap blocks."""
+        """Makes an empty segment the last one; False while the cap blocks."""
         self._trim()  # the active one of the last rotation may have been acked before it was sealed
-        active = self._segments[-1]
+        full = self._segments[-1]
         if self._spare is not None:
             fresh, self._spare = self._spare, None
-            fresh.reset(active.end_fsn)
+            fresh.reset(full.end_fsn)
             self._segments.append(fresh)
         elif self._allocated() + self._segment_nbytes <= self._total_nbytes:
-            self._segments.append(Segment(active.end_fsn, self._segment_nbytes))
-        elif self._acked_fsn == active.end_fsn - 1 and not active.pins:
-            active.reset(active.end_fsn)
+            self._segments.append(self._new_segment(full.end_fsn))
+        elif self.acked_fsn == full.end_fsn - 1 and not full.pins:
+            full.reset(full.end_fsn)
         else:
             return False
         return True

@@ -1,59 +1,110 @@
-"""A segment, plain body: frames back to back behind a header (slot.md 2.2).
+"""Frames in memory, plain body: the segment, its rooms and runs, and the producer's end of a store.
 
-    0   u32 magic SF01 | u8 version | u8 flags | u16 zero
-    8   i64 base: FSN of the first frame
-    16  u64 creation time, microseconds since the epoch
-    24  frames: u32 CRC-32C of length and payload | i32 length | payload
+`segment_layout` draws the bytes.  The order of calls for one frame:
 
-Order inside a frame: payload, length, CRC, then the frame counts.  Written by the producer, read by
-the I/O thread up to ``count``.
+    room = appender.reserve(nbytes)      the length is stored
+    room.view[:] = payload
+    fsn = appender.publish(room)         the CRC is stored, then the frame counts, then `published_fsn`
+
+A reader may take every frame up to `published_fsn`, by `Segment.run`.  One thread at a time appends
+(it holds the sender's lock) and one takes and releases runs.
+
+A room that is given up is cleared, so that nothing but zeros stands behind the last frame: a sealed
+segment with a residue is refused by peers (slot.md 5.1, step 8).
 """
 
 from __future__ import annotations
 
-import struct
-import time
 from array import array
-from typing import Final
+from bisect import bisect_right
+from itertools import pairwise
+from typing import Any
 
 from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool.crc import crc32c
+from spoolq.spool.segment_layout import CRC, FRAME, LENGTH
 
-HEADER: Final = struct.Struct("<IBBHqQ")
-FRAME: Final = struct.Struct("<Ii")
-LENGTH: Final = struct.Struct("<i")
-MAGIC: Final = 0x31304653
-VERSION: Final = 1
+_STALE = "this room is stale: it was published, abandoned or reserved over"
+
+
+class Memory(bytearray):
+    """Zeroed memory of a fixed size: ``Memory(nbytes)``."""
+
+    __slots__ = ()
+
+
+def live_native_bytes() -> int:
+    """Memory that this body took outside of Python's own: none."""
+    return 0
 
 
 class Room:
-    """Space for one payload; see `spool.store.Room`."""
+    """Space for one payload at ``offset`` (of the frame) in a segment.
 
-    __slots__ = ("nbytes", "offset", "segment", "view")
+    ``memory`` is where the frame is put together: the segment's own memory, or for a `staged` room a
+    buffer that begins with the frame and is written to the file afterwards.
+    """
 
-    def __init__(self, segment: Segment, offset: int, nbytes: int) -> None:
+    __slots__ = ("memory", "nbytes", "offset", "segment", "staged", "view")
+
+    def __init__(self, segment: Segment, offset: int, nbytes: int, memory: Any, *, staged: bool) -> None:
         self.segment = segment
         self.offset = offset
         self.nbytes = nbytes
-        start = offset + limits.FRAME_HEADER_BYTES
-        self.view = memoryview(segment.data)[start : start + nbytes]
+        self.memory = memory
+        self.staged = staged
+        start = (0 if staged else offset) + limits.FRAME_HEADER_BYTES
+        self.view = memoryview(memory)[start : start + nbytes]
+        if offset < 0 or nbytes < 0 or len(self.view) != nbytes:
+            raise ValueError(f"a room of {nbytes} bytes at {offset} leaves its memory")
+        LENGTH.pack_into(memory, start - LENGTH.size, nbytes)
+
+    def close(self) -> None:
+        """Ends the writing.  (The compiled body raises BufferError while somebody holds a view of the view.)"""
+        self.view.release()
+
+    def seal(self) -> int:
+        """Ends the writing and stores the CRC; what it is."""
+        self.close()
+        start = 0 if self.staged else self.offset
+        with memoryview(self.memory) as whole:
+            crc = crc32c(whole[start + CRC.size : start + limits.FRAME_HEADER_BYTES + self.nbytes])
+        CRC.pack_into(self.memory, start, crc)
+        return crc
+
+    def clear(self) -> None:
+        """Ends the writing; the bytes are zero again."""
+        self.close()
+        if not self.staged:
+            end = self.offset + limits.FRAME_HEADER_BYTES + self.nbytes
+            with memoryview(self.memory) as whole:
+                whole[self.offset : end] = bytes(end - self.offset)
 
 
 class Run:
-    """Frames back to back; see `spool.store.Run`."""
+    """Frames back to back: bytes ``start`` to ``end`` of ``memory``; see `spool.store.Run`.
 
-    __slots__ = ("_segment", "data", "first_fsn", "last_fsn")
+    ``segment``, when given, counts it as a pin until `release`.
+    """
 
-    def __init__(self, segment: Segment, first_fsn: int, last_fsn: int, start: int, end: int) -> None:
-        segment.pins += 1
-        self._segment: Segment | None = segment
+    __slots__ = ("_segment", "data", "first_fsn", "last_fsn", "nbytes")
+
+    def __init__(
+        self, memory: Any, start: int, end: int, first_fsn: int, last_fsn: int, segment: Segment | None = None
+    ) -> None:
+        self.data = memoryview(memory)[start:end].toreadonly()
+        self.nbytes = end - start
+        if not 0 <= start < end or len(self.data) != self.nbytes:
+            raise ValueError(f"bytes {start} to {end} are no run")
         self.first_fsn = first_fsn
         self.last_fsn = last_fsn
-        self.data = memoryview(segment.data)[start:end].toreadonly()
+        self._segment = segment
+        if segment is not None:
+            segment.pins += 1
 
     def payloads(self) -> list[memoryview]:
-        """The payload of each frame."""
+        """The payload of each frame; lengths are checked again.  Raises StorageError."""
         found: list[memoryview] = []
         offset, end = 0, len(self.data)
         while offset < end:
@@ -69,63 +120,169 @@ class Run:
         return found
 
     def release(self) -> None:
-        """Gives the segment free."""
+        """Gives the segment free; a second call does nothing."""
         if self._segment is not None:
             self._segment.pins -= 1
             self._segment = None
-            self.data.release()
+        self.data.release()
 
 
 class Segment:
-    """One segment of fixed size."""
+    """Where the frames of one segment stand: ``nbytes`` with the header, ``count`` frames from FSN ``base`` on.
 
-    __slots__ = ("_ends", "append_offset", "base", "count", "data", "pins")
+    ``memory`` holds them (any writable buffer of that size) or is None when they are only in a file.
+    ``ends`` are the offsets of frames that are there already: of the first one, then behind each.
+    """
 
-    def __init__(self, base: int, nbytes: int) -> None:
-        self.data = bytearray(nbytes)
+    __slots__ = ("_ends", "append_offset", "base", "count", "memory", "nbytes", "pins")
+
+    def __init__(self, base: int, nbytes: int, memory: Any, ends: array[int] | None = None) -> None:
+        if memory is not None and memoryview(memory).nbytes != nbytes:
+            raise ValueError(f"a segment of {nbytes} bytes in other memory")
+        self.memory = memory
+        self.nbytes = nbytes
         self.pins = 0
         self.reset(base)
+        if ends is not None:
+            rising = all(end - start >= limits.FRAME_HEADER_BYTES for start, end in pairwise(ends))
+            if ends[0] != limits.SEGMENT_HEADER_BYTES or ends[-1] > nbytes or not rising:
+                raise ValueError("these ends are not of this segment")
+            self._ends = array("Q", ends)
+            self.append_offset = ends[-1]
+            self.count = len(ends) - 1
 
     def reset(self, base: int) -> None:
-        """Makes it empty, with a new base."""
+        """Forgets all frames and begins with another base; the bytes stay what they are."""
         self.base = base
         self.count = 0
         self.append_offset = limits.SEGMENT_HEADER_BYTES
         self._ends = array("Q", [self.append_offset])
-        HEADER.pack_into(self.data, 0, MAGIC, VERSION, 0, 0, base, time.time_ns() // 1_000)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the segment, header included."""
-        return len(self.data)
 
     @property
     def end_fsn(self) -> int:
         """FSN behind the last frame."""
         return self.base + self.count
 
+    def fits(self, nbytes: int) -> bool:
+        """Whether a payload of that size still fits."""
+        return nbytes >= 0 and self.append_offset + limits.FRAME_HEADER_BYTES + nbytes <= self.nbytes
+
     def reserve(self, nbytes: int) -> Room | None:
-        """Room behind the last frame; None when it does not fit."""
-        if self.append_offset + limits.FRAME_HEADER_BYTES + nbytes > len(self.data):
+        """Room behind the last frame, in memory; None when it does not fit."""
+        if self.memory is None or not self.fits(nbytes):
             return None
-        return Room(self, self.append_offset, nbytes)
+        return Room(self, self.append_offset, nbytes, self.memory, staged=False)
 
     def publish(self, room: Room) -> int:
         """Seals the frame in ``room`` and counts it; its FSN."""
-        length = LENGTH.pack(room.nbytes)
-        crc = crc32c(room.view, crc32c(length))
-        room.view.release()
-        self.data[room.offset : room.offset + 8] = struct.pack("<I", crc) + length
-        self.append_offset = room.offset + limits.FRAME_HEADER_BYTES + room.nbytes
+        if room.segment is not self or room.staged or room.offset != self.append_offset:
+            raise StorageError(_STALE)
+        room.seal()
+        return self.count_frame(room.nbytes)
+
+    def count_frame(self, nbytes: int) -> int:
+        """A frame with ``nbytes`` of payload stands behind the last one now; its FSN."""
+        if not self.fits(nbytes):
+            raise StorageError(f"a frame of {nbytes} bytes behind {self.append_offset} leaves its segment")
+        self.append_offset += limits.FRAME_HEADER_BYTES + nbytes
         self._ends.append(self.append_offset)
         self.count += 1  # last: from here on a reader may see the frame
         return self.base + self.count - 1
 
-    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run:
-        """Frames from ``first_fsn``, at least one; it must be in this segment."""
+    def extent(self, first_fsn: int, max_frames: int, max_nbytes: int) -> tuple[int, int, int]:
+        """Frames from ``first_fsn``, which must be here: (last FSN, offset of the first, offset behind the last)."""
         index = first_fsn - self.base
-        start, last = self._ends[index], index
-        end_index = min(self.count, index + max_frames)
-        while last + 1 < end_index and self._ends[last + 2] - start <= max_nbytes:
-            last += 1
-        return Run(self, first_fsn, self.base + last, start, self._ends[last + 1])
+        if not 0 <= index < self.count:
+            raise StorageError(f"FSN {first_fsn} is not in the segment of {self.base} to {self.end_fsn - 1}")
+        start = self._ends[index]
+        furthest = min(self.count, index + max(max_frames, 1))
+        end_index = bisect_right(self._ends, start + max(max_nbytes, 0), index + 1, furthest + 1) - 1
+        end_index = max(end_index, index + 1)
+        return self.base + end_index - 1, start, self._ends[end_index]
+
+    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run:
+        """Frames from ``first_fsn`` on, at least one, in this segment's memory."""
+        last_fsn, start, end = self.extent(first_fsn, max_frames, max_nbytes)
+        return Run(self.memory, start, end, first_fsn, last_fsn, self)
+
+    def release(self) -> None:
+        """Lets go of the memory."""
+        self.memory = None
+
+
+def walk(data: Any, offset: int, max_frames: int, max_nbytes: int) -> tuple[int, int]:
+    """Whole frames in ``data`` from ``offset``: (how many, offset behind them).
+
+    At most ``max_frames`` and ``max_nbytes``, but one when there is a whole one.  A length that is
+    negative ends the walk, as does a frame that ends behind the data.
+    """
+    frames = 0
+    start = offset
+    with memoryview(data) as view:
+        while frames < max_frames and offset + limits.FRAME_HEADER_BYTES <= len(view):
+            length = FRAME.unpack_from(view, offset)[1]
+            end = offset + limits.FRAME_HEADER_BYTES + length
+            if length < 0 or end > len(view) or (frames and end - start > max_nbytes):
+                break
+            offset = end
+            frames += 1
+    return frames, offset
+
+
+class Appender:
+    """The producer's end of a store, and its watermarks.
+
+    ``active`` takes appends; payloads up to ``direct_nbytes_max`` go straight into its memory.  What
+    does not goes to the store by the two methods it defines:
+
+    - ``_reserve_slowly(nbytes) -> Room | None``: a staged room, or rotate; raises FrameTooLarge;
+    - ``_publish_staged(room) -> int``: write it, `Segment.count_frame`.
+    """
+
+    __slots__ = ("_room", "acked_fsn", "active", "direct_nbytes_max", "published_fsn", "synced_fsn")
+
+    def __init__(self, direct_nbytes_max: int) -> None:
+        self.active: Segment | None = None
+        self.direct_nbytes_max = direct_nbytes_max
+        self._room: Room | None = None
+        #: Newest frame that a reader may take; -1 when none.
+        self.published_fsn = -1
+        #: Newest frame that is settled; -1 when none.
+        self.acked_fsn = -1
+        #: Newest frame that survives a power cut; -1 when none.
+        self.synced_fsn = -1
+
+    def _reserve_slowly(self, nbytes: int) -> Room | None:
+        raise TypeError(f"{type(self).__name__} has no _reserve_slowly for {nbytes} bytes")
+
+    def _publish_staged(self, room: Room) -> int:
+        raise TypeError(f"{type(self).__name__} has no _publish_staged for {room.nbytes} bytes")
+
+    def reserve(self, nbytes: int) -> Room | None:
+        """Room for a payload of ``nbytes``; None while the cap blocks."""
+        self._forget_room()
+        if self.active is not None and 0 < nbytes <= self.direct_nbytes_max:
+            self._room = self.active.reserve(nbytes)
+            if self._room is not None:
+                return self._room
+        self._room = self._reserve_slowly(nbytes)
+        return self._room
+
+    def publish(self, room: Room) -> int:
+        """Stores the CRC, makes the frame visible, returns its FSN."""
+        if room is not self._room or room.segment is not self.active:
+            raise StorageError(_STALE)
+        fsn = self._publish_staged(room) if room.staged else room.segment.publish(room)
+        self._room = None
+        self.published_fsn = fsn
+        return fsn
+
+    def abandon(self, room: Room) -> None:
+        """Nothing happened."""
+        if room is self._room:
+            self._forget_room()
+
+    def _forget_room(self) -> None:
+        if self._room is not None:
+            self._room.clear()
+            self._room = None
