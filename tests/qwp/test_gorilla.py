@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoolq import limits
 from spoolq.qwp import gorilla
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -106,6 +107,13 @@ def test_a_stream_is_read_within_its_bytes_or_refused(data: bytes, count: int) -
         assert len(values) == count
         assert end <= len(data)
         assert all(-(1 << 63) <= value < 1 << 63 for value in values)
+
+
+def test_a_block_of_a_million_rows_both_ways() -> None:
+    """The largest one there is; with all bits in one integer it ran into the timeout of the suite."""
+    values = list(accumulate((300 * (index % 3) for index in range(limits.ROWS_PER_TABLE_MAX)), initial=0))[1:]
+    body = gorilla.encode(values)
+    assert gorilla.decode(memoryview(body), 0, len(values)) == (values, len(body))
 
 
 def test_a_cut_stream_is_refused_at_every_length() -> None:

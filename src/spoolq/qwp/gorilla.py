@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
+_BITS_MAX: Final = 36  # of one value
 _INT32: Final = range(-(1 << 31), 1 << 31)
 # (smallest, largest, prefix value, prefix width, value width); the first that holds D is used.
 _BUCKETS: Final = (
@@ -46,6 +47,7 @@ def fits(values: Sequence[int]) -> bool:
 
 def encode(values: Sequence[int]) -> bytes:
     """The body after the encoding byte ``01``; `fits` must hold."""
+    out = bytearray(struct.pack("<2q", *values[:2]))
     bits = length = 0
     for d in deltas_of_deltas(values):
         for low, high, prefix, prefix_width, width in _BUCKETS:
@@ -53,7 +55,11 @@ def encode(values: Sequence[int]) -> bytes:
                 bits |= (prefix | (d & (1 << width) - 1) << prefix_width) << length
                 length += prefix_width + width
                 break
-    return struct.pack("<2q", *values[:2]) + bits.to_bytes((length + 7) // 8, "little")
+        # Whole bytes leave at once: an integer of all bits would be copied for each value.
+        whole = length // 8
+        out += (bits & (1 << 8 * whole) - 1).to_bytes(whole, "little")
+        bits, length = bits >> 8 * whole, length % 8
+    return bytes(out) + bits.to_bytes((length + 7) // 8, "little")
 
 
 def decode(data: memoryview, offset: int, count: int) -> tuple[list[int], int] | None:
@@ -65,22 +71,25 @@ def decode(data: memoryview, offset: int, count: int) -> tuple[list[int], int] |
     offset += 8 * first
     if count <= 2:
         return values, offset
-    room = min(len(data) - offset, (36 * (count - 2) + 7) // 8)
-    bits, at, end = int.from_bytes(data[offset : offset + room], "little"), 0, 8 * room
+    end = min(len(data), offset + (_BITS_MAX * (count - 2) + 7) // 8)
+    bits = length = 0  # what is taken from the data and not read yet
     delta = _wrapped(values[1] - values[0])
     for _ in range(count - 2):
+        if length < _BITS_MAX:
+            piece = data[offset : min(offset + 8, end)]
+            bits |= int.from_bytes(piece, "little") << length
+            offset, length = offset + len(piece), length + 8 * len(piece)
         ones = 0
-        while ones < 4 and at < end and bits >> at & 1:
-            ones, at = ones + 1, at + 1
-        if ones < 4:
-            at += 1  # the zero that ends the prefix
+        while ones < 4 and bits >> ones & 1:
+            ones += 1
         width = _BUCKETS[ones][4]
-        if at + width > end:
+        used = min(ones + 1, 4)  # with the zero that ends the prefix
+        if used + width > length:
             return None
-        d = bits >> at & (1 << width) - 1
+        d = bits >> used & (1 << width) - 1
         if width and d >> width - 1:
             d -= 1 << width
-        at += width
+        bits, length = bits >> used + width, length - used - width
         delta = _wrapped(delta + d)
         values.append(_wrapped(values[-1] + delta))
-    return values, offset + (at + 7) // 8
+    return values, offset - length // 8
