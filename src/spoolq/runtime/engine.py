@@ -147,7 +147,7 @@ class Engine:
             catch_up=self._catch_up,
             on_settled=self.progress.advanced,
             on_latched=self._latched,
-            on_report=self.reports.take,
+            on_report=self._report,
             on_cap=self._cap_known,
         )
 
@@ -183,6 +183,7 @@ class Engine:
             if fault is not error:
                 fault.__cause__ = error
             self._latched(actions.Latch(fault))
+            self.reports.fault(fault, self.store.acked_fsn + 1, self.store.published_fsn)
 
     # -- what the loop and the keeper tell -------------------------------------------------------
     def _catch_up(self, cap_nbytes: int) -> Iterator[bytes]:
@@ -201,9 +202,11 @@ class Engine:
     def _latched(self, latch: actions.Latch) -> None:
         if self.progress.fail(latch.error):
             self.rows.latched = latch.error
-            if self._thread is None:
-                return  # the constructor raises it
-            self.reports.terminal(latch.error, self.store.acked_fsn + 1, self.store.published_fsn)
+
+    def _report(self, report: actions.Report) -> None:
+        if self._thread is None and isinstance(report.event, actions.ServerErrorEvent):
+            return  # the constructor raises it
+        self.reports.take(report)
 
     def _timer_failed(self, error: SpoolqError | None) -> None:
         """The next row raises what a timed flush failed with, until one succeeds (ours.md 12)."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from spoolq import limits, link
 from spoolq.delivery import Delivery, State, actions, events
+from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
 from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
@@ -211,10 +212,10 @@ class IoLoop:
     # -- actions -------------------------------------------------------------------------------
     def _do(self, action: actions.Action) -> None:
         match action:
-            case actions.Connect(index):
-                self._connect(index)
-            case actions.SendRun(first_fsn, max_frames, max_nbytes):
-                self._send_run(first_fsn, max_frames, max_nbytes)
+            case actions.Connect(index, limit_millis):
+                self._connect(index, limit_millis)
+            case actions.SendRun():
+                self._send_run(action)
             case actions.Settle(fsn):
                 self._store.acknowledge(fsn)
                 self._on_settled()
@@ -230,11 +231,17 @@ class IoLoop:
                 if self._throttles.setdefault(topic, Throttle(self._clock, _WARN_MILLIS)).due():
                     _LOG.warning("%s", text)
 
-    def _connect(self, index: int) -> None:
-        endpoint = self._endpoints[index]
+    def _connect(self, index: int, limit_millis: int | None) -> None:
+        endpoint, options = self._endpoints[index], self._options
+        if limit_millis is not None:
+            options = dataclasses.replace(
+                options,
+                connect_millis=min(options.connect_millis, max(limit_millis, 1)),
+                upgrade_millis=min(options.upgrade_millis, max(limit_millis, 1)),
+            )
         self.reconnect_attempts += self.machine.was_ever_connected
         try:
-            connection = link.connect(endpoint, self._options, self._cancel.fileno())
+            connection = link.connect(endpoint, options, self._cancel.fileno())
         except ConnectFailure as failure:
             if failure.kind is Kind.CANCELLED:
                 return
@@ -243,31 +250,43 @@ class IoLoop:
                 events.ConnectFailed(kind, failure.text, failure.status, failure.role, failure.retry_after_millis)
             )
             return
-        self._connection = connection
         self._told_fsn = -1
         self._sending = None
         self._last_work_millis = self._clock.now_millis()
-        cap = connection.upgrade.cap_nbytes or limits.BATCH_BYTES_ASSUMED
-        self._on_cap(cap)
+        told = connection.upgrade.cap_nbytes
+        cap = told or limits.BATCH_BYTES_ASSUMED
         count = 0
         self._replay_high_fsn = self._store.published_fsn if self.machine.was_ever_connected else -1
         if self.machine.mirror_needed:
-            for message in self._catch_up(cap):
-                connection.queue_message(message)
-                count += 1
-        self._tell(events.Connected(count))
+            try:
+                for message in self._catch_up(cap):
+                    connection.queue_message(message)
+                    count += 1
+            except FrameTooLarge as error:
+                connection.close()
+                self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}"))
+                return
+        self._connection = connection
+        self._on_cap(cap)
+        self._tell(events.Connected(count, told))
         self._flush(connection)
 
-    def _send_run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> None:
+    def _send_run(self, action: actions.SendRun) -> None:
         connection = self._connection
-        run = self._store.run(first_fsn, max_frames, max_nbytes)
-        if connection is None or run is None:
+        if connection is None:
             return
         try:
-            connection.queue_run(run)
-            self._sending = (run.first_fsn, run.last_fsn)
-        finally:
-            run.release()
+            run = self._store.run(action.first_fsn, action.max_frames, action.max_nbytes)
+            if run is None:
+                return
+            try:
+                connection.queue_run(run)
+                self._sending = (run.first_fsn, run.last_fsn)
+            finally:
+                run.release()
+        except StorageError as error:
+            self._tell(events.StorageBroken(error))
+            return
         self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final, cast
 
 from spoolq.delivery import actions
-from spoolq.errors import AuthError, ServerRejection, SpoolqError
+from spoolq.errors import SpoolqError
 from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent
 from spoolq.runtime.dispatcher import Dispatcher
 
@@ -95,18 +95,11 @@ class Reports:
             case actions.ConnectionEvent() as event:
                 self._connection(event)
 
-    def terminal(self, error: SpoolqError, first_fsn: int, last_fsn: int) -> None:
-        """The terminal error, once it is latched; a refusal that a report told already is not told twice."""
-        if isinstance(error, ServerRejection) and error.status is not None and error.category != "protocol_violation":
-            return
-        status = None
-        if isinstance(error, ServerRejection):
-            category, status = error.category, error.status
-            if error.from_fsn >= 0:
-                first_fsn, last_fsn = error.from_fsn, error.to_fsn
-        else:
-            category = "security_error" if isinstance(error, AuthError) else "connect_failed"
-        self._error(ErrorEvent(category, "terminal", status, str(error), None, first_fsn, last_fsn, datetime.now(UTC)))
+    def fault(self, error: SpoolqError, first_fsn: int, last_fsn: int) -> None:
+        """A fault of ours ended the sender: the machine did not report it."""
+        self._error(
+            ErrorEvent("client_fault", "terminal", None, str(error), None, first_fsn, last_fsn, datetime.now(UTC))
+        )
 
     def close(self) -> None:
         """Lets the handlers finish for a moment (`Dispatcher.close`)."""
