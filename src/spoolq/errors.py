@@ -160,6 +160,22 @@ class StorageError(SpoolqError, OSError):
         return str(self.args[0])  # not OSError's own form, which has only the number and the name
 
 
+class SlotBusyError(StorageError):
+    """Another sender holds the slot; the text names the process, and the place when it is this one."""
+
+
+class SlotRefusedError(StorageError):
+    """The slot cannot be judged (a file cannot be read, or a newer version wrote it); nothing in it was changed."""
+
+
+class SlotUnreplayableError(StorageError):
+    """The slot is damaged so that what it holds cannot be sent in order; ``reason`` says why in one line."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ClosedError(SpoolqError):
     """The sender is closed."""
 

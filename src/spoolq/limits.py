@@ -51,6 +51,7 @@ SEGMENT_HEADER_BYTES: Final = 24
 FRAME_HEADER_BYTES: Final = 8
 SEGMENT_BYTES_DEFAULT: Final = 4 << 20
 SEGMENT_BYTES_MIN: Final = 33
+FSN_MAX: Final = 1 << 62  # an i64 on disk; half of it leaves room for every sum
 SPOOL_BYTES_DEFAULT_MEMORY: Final = 128 << 20
 SPOOL_BYTES_DEFAULT_DISK: Final = 10 << 30
 
@@ -60,3 +61,11 @@ WRITE_PIECE_BYTES: Final = 64 << 10  # one pwrite; larger ones are slower
 MAPPED_FRAME_BYTES_MAX: Final = 64 << 10  # larger frames are written by pwrite instead of through the mapping
 SLOT_DESCRIPTORS_MAX: Final = 8
 SLOT_MAPPINGS_MAX: Final = 4
+
+# --- files of a slot (slot.md 2) -----------------------------------------------------------------
+RECORD_GENERATION_MAX: Final = 1 << 62
+SYMBOL_FILE_BYTES_MAX: Final = 512 << 20  # all entries with the most framing they can have are less
+SEGMENTS_PER_SLOT_MAX: Final = 1 << 20
+PID_FILE_BYTES_MAX: Final = 64
+SET_ASIDE_MAX: Final = 64  # slots renamed to <id>.unreplayable-<N>
+COPY_NUMBER_MAX: Final = 10_000  # copies of one cut place, quarantined files of one name

@@ -1,0 +1,156 @@
+"""One process at a time in a slot: ``flock`` on ``<slot>/.lock`` (slot.md 3).
+
+The peers take the same lock in the same way, so they exclude us and we them.  ``.lock`` stays empty and
+is never removed: a lock belongs to the inode.  ``.lock.pid`` beside it says who holds it; it is written
+after each success, best effort, and only ever quoted.
+
+- `SlotLock.acquire`: makes the slot's directory when needed.  Before any other file of the slot.
+- `SlotLock.release`: last, on every path; a second call does nothing.
+- `logical_lock`: the same on ``<sf_dir>/.slot-locks/<sender_id>.lock``.  Taken before the slot's own, and
+  only to set a slot aside or to adopt one (ours.md 15g); released when that is done.
+
+A forked child has a copy of the descriptor, which alone would keep the lock when the parent has died.
+So the child closes its copy at the fork, without LOCK_UN, which would unlock the parent (ours.md 32).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from typing import Final
+
+from spoolq import limits
+from spoolq.errors import SlotBusyError, StorageError
+from spoolq.spool.files import File, Files
+
+NAME: Final = ".lock"
+PID_NAME: Final = ".lock.pid"
+LOGICAL_DIRECTORY: Final = ".slot-locks"
+
+_held: weakref.WeakSet[SlotLock] = weakref.WeakSet()
+_held_guard = threading.Lock()
+
+
+class SlotLock:
+    """A lock that is held, until `release`.  ``path`` is the lock file's."""
+
+    def __init__(self, files: Files, file: File, place: str) -> None:
+        self._files = files
+        self._file: File | None = file
+        self.path = file.path
+        self.place = place
+
+    @classmethod
+    def acquire(cls, files: Files, slot: str) -> SlotLock:
+        """Takes the lock of the slot in directory ``slot``, made when it is not there (its parent must be).
+
+        Raises SlotBusyError at once when somebody holds it, StorageError when the files cannot be used.
+        """
+        files.make_directory(slot)
+        return cls._acquire(files, slot, os.path.join(slot, NAME), os.path.join(slot, PID_NAME))
+
+    @classmethod
+    def _acquire(cls, files: Files, slot: str, path: str, pid_path: str) -> SlotLock:
+        file = files.open_or_create(path)
+        try:
+            if not files.lock(file):
+                raise SlotBusyError(_busy_text(files, slot, path, pid_path))
+        except BaseException:
+            files.close(file)
+            raise
+        lock = cls(files, file, _place())
+        with _held_guard:
+            _held.add(lock)
+        with contextlib.suppress(StorageError):  # a hint for whoever comes second, nothing hangs on it
+            _write_pid(files, pid_path)
+        return lock
+
+    @property
+    def held(self) -> bool:
+        """Whether `release` was not called yet, and this is not a forked child."""
+        return self._file is not None
+
+    def release(self) -> None:
+        """Unlocks and closes.  When the unlock fails the close still ends the lock."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with _held_guard:
+            _held.discard(self)
+        try:
+            self._files.unlock(file)
+        finally:
+            self._files.close(file)
+
+    def _close_in_child(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.close(file.fd)
+
+
+def logical_lock(files: Files, sf_dir: str, sender_id: str) -> SlotLock:
+    """Takes the lock that serialises setting aside and adoption of one slot.  Errors as `SlotLock.acquire`."""
+    directory = os.path.join(sf_dir, LOGICAL_DIRECTORY)
+    files.make_directory(directory)
+    path = os.path.join(directory, f"{sender_id}.lock")
+    return SlotLock._acquire(files, os.path.join(sf_dir, sender_id), path, f"{path}.pid")
+
+
+def holder(files: Files, pid_path: str) -> str:
+    """What the pid file says, printable; "unknown" when it is absent, empty or cannot be read."""
+    try:
+        file = files.open_if_there(pid_path, write=False)
+        if file is None:
+            return "unknown"
+        try:
+            data = files.read(file, 0, limits.PID_FILE_BYTES_MAX)
+        finally:
+            files.close(file)
+    except StorageError:
+        return "unknown"
+    text = data.decode("utf-8", "replace").strip()
+    return "".join(c if c.isprintable() else "?" for c in text) or "unknown"
+
+
+def _write_pid(files: Files, pid_path: str) -> None:
+    file = files.open_or_create(pid_path)
+    try:
+        files.truncate(file, 0)
+        files.write(file, 0, f"{os.getpid()}\n".encode())
+    finally:
+        files.close(file)
+
+
+def _busy_text(files: Files, slot: str, path: str, pid_path: str) -> str:
+    found = f"the slot {slot} is in use [holder=pid={holder(files, pid_path)}]"
+    real = os.path.realpath(path)  # sf_dir may be a link
+    with _held_guard:
+        ours = [lock for lock in _held if lock.held and os.path.realpath(lock.path) == real]
+    if ours:
+        found += f", opened in this process at {ours[0].place}"
+    return f"{found}; only one sender at a time may open it: give each one a sender_id of its own, or close that one"
+
+
+def _place() -> str:
+    """File and line that opened the slot: the nearest caller outside this package."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(package):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _after_fork_in_child() -> None:
+    global _held_guard
+    _held_guard = threading.Lock()  # another thread of the parent may have held it at the fork
+    for lock in list(_held):
+        lock._close_in_child()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

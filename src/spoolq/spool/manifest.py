@@ -1,0 +1,137 @@
+"""``sf-manifest.bin``: where the chain of segments begins and ends (slot.md 2.5).
+
+A container of two records (`records`) with magic ``SFM1`` and two values: the base of the first live
+segment (head) and of the one that takes appends (active), 0 <= head <= active.  Neither ever falls.
+
+`read_manifest` changes nothing.  `Manifest` is the open file: `create` in a slot that has none,
+`open`, then `update`, then `close`.  It belongs to the store, which calls it under its own lock.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from spoolq import limits
+from spoolq.spool import records
+from spoolq.spool.files import Files
+from spoolq.spool.records import RecordFile
+
+NAME: Final = "sf-manifest.bin"
+MAGIC: Final = 0x314D4653  # SFM1
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """Base of the first live segment, base of the active one."""
+
+    head: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestState:
+    """What `read_manifest` found: the boundaries, None when the file cannot be used, and its length.
+
+    ``one_record``: the other one is damaged or was never written.
+    """
+
+    boundaries: Boundaries | None
+    generation: int
+    nbytes: int
+    one_record: bool
+
+
+def parse_manifest(data: bytes) -> ManifestState:
+    """The state of a file with this content.  Raises records.UnknownVersion."""
+    valid = [r for r in records.parse(data, MAGIC, 2) if 0 <= r.values[0] <= r.values[1] <= limits.FSN_MAX]
+    if not valid:
+        return ManifestState(None, 0, len(data), False)
+    head, active = valid[0].values
+    return ManifestState(Boundaries(head, active), valid[0].generation, len(data), len(valid) == 1)
+
+
+def read_manifest(files: Files, slot: str) -> ManifestState | None:
+    """The state of a slot's manifest; None when there is none.
+
+    A directory of that name cannot be used, as a file of another length (slot.md 5.2).  Raises
+    StorageError when it cannot be read, records.UnknownVersion.
+    """
+    path = os.path.join(slot, NAME)
+    found = files.stat(path)
+    if found is None:
+        return None
+    if found.kind == "directory":
+        return ManifestState(None, 0, 0, False)
+    file = files.open(path, write=False)
+    try:
+        return parse_manifest(records.read_container(files, file))
+    finally:
+        files.close(file)
+
+
+class Manifest:
+    """The open manifest; ``boundaries`` is what the file says, synced or not."""
+
+    def __init__(self, record_file: RecordFile, boundaries: Boundaries) -> None:
+        self._records = record_file
+        self.boundaries = boundaries
+
+    @classmethod
+    def create(cls, files: Files, slot: str, head: int, active: int) -> Manifest:
+        """Makes the file, durable with its name when this returns (slot.md 2.5: exclusive, zeros, g = 1).
+
+        On failure no file is left, unless removing it failed as well.
+        """
+        path = os.path.join(slot, NAME)
+        file = files.create(path)
+        try:
+            files.truncate(file, records.CONTAINER_BYTES)
+            made = cls(RecordFile(files, file, MAGIC, 0), Boundaries(head, active))
+            made._records.write((head, active))
+            files.sync_all(file)
+            files.sync_directory(slot)
+        except BaseException:
+            try:
+                files.close(file)
+            finally:
+                files.unlink(path)
+            raise
+        return made
+
+    @classmethod
+    def open(cls, files: Files, slot: str, state: ManifestState) -> Manifest:
+        """Opens what `read_manifest` found usable; a 128-byte ancestor becomes a file of today, synced."""
+        assert state.boundaries is not None, "an unusable manifest is set aside, never opened"
+        file = files.open(os.path.join(slot, NAME))
+        opened = cls(RecordFile(files, file, MAGIC, state.generation), state.boundaries)
+        if state.nbytes != records.CONTAINER_BYTES:
+            try:
+                opened._records.extend((state.boundaries.head, state.boundaries.active))
+                files.sync_all(file)
+            except BaseException:
+                files.close(file)
+                raise
+        return opened
+
+    def update(self, head: int, active: int, *, sync: bool = True) -> None:
+        """Moves the boundaries up; a value that would fall stays (invariant 16), no change writes nothing.
+
+        Without ``sync`` it is not durable before `sync` returns.
+        """
+        raised = Boundaries(max(head, self.boundaries.head), max(active, self.boundaries.active))
+        if raised == self.boundaries:
+            return
+        self._records.write((raised.head, raised.active))
+        self.boundaries = raised
+        if sync:
+            self._records.sync()
+
+    def sync(self) -> None:
+        """What was written is durable when this returns."""
+        self._records.sync()
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        self._records.close()
