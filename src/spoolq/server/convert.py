@@ -46,7 +46,7 @@ def python_values(column: DecodedColumn) -> list[Any]:
         case ColumnType.FLOAT | ColumnType.DOUBLE:
             return [None if value is None or math.isnan(value) else value for value in values]
         case ColumnType.BOOLEAN | ColumnType.BYTE | ColumnType.SHORT:
-            return [kind is not ColumnType.BOOLEAN and 0 if value is None else value for value in values]
+            return [absent(kind) if value is None else value for value in values]
         case ColumnType.CHAR:
             return [None if value == "\0" else value for value in values]
         case ColumnType.IPV4:
@@ -71,6 +71,11 @@ def _nested(shape: tuple[int, ...], flat: list[Any]) -> list[Any]:
         return flat
     width = math.prod(shape[1:])
     return [_nested(shape[1:], flat[row * width : (row + 1) * width]) for row in range(shape[0])]
+
+
+def absent(kind: ColumnType) -> Any:
+    """What a row has that does not set a column: NULL, where the type has one (wire.md 4.2)."""
+    return {ColumnType.BOOLEAN: False, ColumnType.BYTE: 0, ColumnType.SHORT: 0}.get(kind)
 
 
 def dimensions(column: DecodedColumn) -> int:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from spoolq.qwp.upgrade import Refusal
 from spoolq.server import handshake
 from spoolq.server.handshake import Request
 
+_log = logging.getLogger("spoolq.server")
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -46,6 +48,9 @@ class SqlStore(Protocol):
 
     def query(self, sql: str) -> Result:
         """Reads; raises QueryError.  Called from a thread of its own."""
+
+    def interrupt(self) -> None:
+        """Ends a running `query`; any thread."""
 
 
 class HttpSide:
@@ -79,10 +84,18 @@ class HttpSide:
             if not isinstance(self._store, SqlStore):
                 raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
             result = self._store.query(sql)
+            return _found(request, json.dumps(_body(sql, result)), _JSON)
         except QueryError as error:
             body = {"query": sql, "error": str(error), "position": error.position}
-            return _found(request, json.dumps(body), _JSON, status=400)
-        return _found(request, json.dumps(_body(sql, result)), _JSON)
+        except Exception as error:
+            _log.exception("a query failed")
+            body = {"query": sql, "error": f"internal error: {type(error).__name__}", "position": 0}
+        return _found(request, json.dumps(body), _JSON, status=400)
+
+    def interrupt(self) -> None:
+        """Ends a query that `execute` is at."""
+        if isinstance(self._store, SqlStore):
+            self._store.interrupt()
 
 
 def _body(sql: str, result: Result) -> dict[str, Any]:

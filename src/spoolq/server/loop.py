@@ -16,8 +16,9 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -30,6 +31,7 @@ from spoolq.server.transport import Transport, TransportFault
 READ_NBYTES: Final = 1 << 20
 _LINGER_MILLIS: Final = 1_000  # how long what a client still sends is drained, so that our last words arrive
 _WRITE_NBYTES: Final = 1 << 18
+_INTERRUPT_SECONDS: Final = 0.02
 _ACCEPTS_PER_ROUND: Final = 64
 _log = logging.getLogger("spoolq.server")
 _T = TypeVar("_T")
@@ -68,6 +70,7 @@ class Loop:
         opened: Open,
         round_done: Callable[[], None],
         execute: Callable[[Request], bytes],
+        interrupt: Callable[[], None],
         connections_max: int,
         outgoing_nbytes_max: int,
     ) -> None:
@@ -75,6 +78,7 @@ class Loop:
         self._opened = opened
         self._round_done = round_done
         self._execute = execute
+        self._interrupt = interrupt
         self._connections_max = connections_max
         self._outgoing_nbytes_max = outgoing_nbytes_max
         self._scratch = memoryview(bytearray(READ_NBYTES))
@@ -84,6 +88,7 @@ class Loop:
         self._calls_lock = threading.Lock()
         self._stopping = False
         self._queries: ThreadPoolExecutor | None = None
+        self._queried: deque[Future[bytes]] = deque()
         self._timers: list[tuple[int, int, Channel]] = []  # a heap; see Channel.timer_millis
         self._timer_count = 0
         self.channels: dict[int, Channel] = {}
@@ -215,6 +220,7 @@ class Loop:
         if self._queries is None:
             self._queries = ThreadPoolExecutor(1, thread_name_prefix="spoolq-server-query")
         future = self._queries.submit(self._execute, request)
+        self._queried.append(future)
 
         def finish() -> None:
             if _is_open(channel):
@@ -222,6 +228,7 @@ class Loop:
                 self._pump(channel)
 
         def done(_: Future[bytes]) -> None:
+            self._queried.remove(future)
             with suppress(RuntimeError):  # stopped meanwhile
                 self.post(finish)
 
@@ -305,6 +312,9 @@ class Loop:
         for sock in (self._listener, self._waker, self._woken):
             sock.close()
         if self._queries is not None:
+            self._queries.shutdown(wait=False, cancel_futures=True)
+            while wait(list(self._queried), _INTERRUPT_SECONDS).not_done:
+                self._interrupt()  # again and again: it may not have begun the first time
             self._queries.shutdown()
         self._round_done()
 

@@ -1,18 +1,21 @@
 """The store in RAM: what tests read back.  Columnar inside, rows are built when somebody asks.
 
-A committed part keeps the decoded columns as they are; `rows` joins them over the table's schema.
+A committed part keeps the decoded columns as they are; `rows` and `arrow` join them over the table's schema.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spoolq.qwp.decode import ColumnType, Table, fold
 from spoolq.server import convert
 from spoolq.server.options import ServerOptions
 from spoolq.server.schema import Column, Fitted, Schema
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(slots=True)
@@ -94,6 +97,15 @@ class MemoryStore:
         names, columns = self._columns(table)
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
+    def arrow(self, table: str) -> pyarrow.Table:
+        """A table as Arrow, as it was committed; needs pyarrow; raises KeyError for one that does not exist."""
+        from spoolq.server.arrow import table_arrow
+
+        with self._lock:
+            found = self._tables[table]
+            columns, parts = list(found.schema.columns.values()), list(found.parts)
+        return table_arrow(columns, parts)
+
     def clear(self) -> None:
         """Forgets all tables."""
         with self._lock:
@@ -118,13 +130,8 @@ def _join(column: Column, parts: list[Fitted]) -> list[Any]:
     key, values = fold(column.name), list[Any]()
     for part in parts:
         found = part.columns.get(key)
-        values += [_absent(column)] * part.row_count if found is None else convert.python_values(found)
+        values += [convert.absent(column.type)] * part.row_count if found is None else convert.python_values(found)
     return values
-
-
-def _absent(column: Column) -> Any:
-    """What a row has that does not set the column: NULL, where the type has one (wire.md 4.2)."""
-    return {ColumnType.BOOLEAN: False, ColumnType.BYTE: 0, ColumnType.SHORT: 0}.get(column.type)
 
 
 def _dedup(columns: list[Column], values: list[list[Any]], keys: set[str]) -> list[list[Any]]:

@@ -12,6 +12,7 @@ is processed).  A refused message leaves no rows, and neither does the open grou
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +22,10 @@ from spoolq.qwp.decode import Dictionary, WireFault, blocks
 from spoolq.qwp.layout import Status
 from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok, Response
 from spoolq.server.options import ServerOptions
-from spoolq.server.store import Batch, Store
+from spoolq.server.store import Batch, Store, StoreFault
 
 FRAMES_PER_ACK: Final = 8
+_log = logging.getLogger("spoolq.server")
 
 # Frame number -> status and text of the error to answer with, or None: how a script refuses a frame.
 Refuse = Callable[[int], tuple[int, str] | None]
@@ -56,6 +58,7 @@ class Processor:
         self._acked = -1
         self._ackable = -1
         self._frames_since_ack = 0
+        self._has_failed = False  # what was committed is not stored: no OK any more
         self.sequence = -1  # of the last message
         self.latched = False
 
@@ -78,6 +81,9 @@ class Processor:
             closed_group = self._process(payload, now_millis)
         except WireFault as fault:
             return self._fail(fault.status, fault.text)
+        except Exception as error:
+            _log.exception("message %d could not be processed", self.sequence)
+            return self._fail(Status.INTERNAL_ERROR, f"internal error: {type(error).__name__}")
         self._frames_since_ack += 1
         if closed_group or self._frames_since_ack >= FRAMES_PER_ACK:
             return self._acks()
@@ -124,9 +130,14 @@ class Processor:
             self._durable.add(transactions, now_millis)
 
     def _acks(self) -> list[Response]:
-        if self._ackable <= self._acked:
+        if self._ackable <= self._acked or self._has_failed:
             return []
-        self._store.sync()
+        try:
+            self._store.sync()
+        except StoreFault as fault:
+            self.latched = self._has_failed = True
+            self._batch.rollback()
+            return [ErrorFrame(Status.INTERNAL_ERROR, self._acked + 1, str(fault))]
         response = Ok(self._ackable, tuple(self._advanced.items()))
         self._acked = self._ackable
         self._advanced = {}
@@ -136,6 +147,8 @@ class Processor:
     def _fail(self, status: int, text: str) -> list[Response]:
         self._batch.rollback()
         responses = self._acks()
+        if self._has_failed:
+            return responses
         self.latched = self._options.latched
         return [*responses, ErrorFrame(status, self.sequence, text)]
 

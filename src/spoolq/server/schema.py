@@ -34,11 +34,15 @@ class Column:
 
 @dataclass(slots=True)
 class Fitted:
-    """Rows as the table takes them: columns by folded name, all of the table's type."""
+    """Rows as the table takes them: columns by folded name, all of the table's type.
+
+    ``arrow``: the same as a `pyarrow.Table`, for a store that wants it.
+    """
 
     row_count: int
     columns: dict[str, DecodedColumn]
     columns_added: int
+    arrow: Any = None
 
 
 @dataclass(slots=True)

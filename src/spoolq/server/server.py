@@ -119,6 +119,7 @@ class QwpServer(Generic[S]):
             opened=self._opened,
             round_done=self._round_done,
             execute=self._http.execute,
+            interrupt=self._http.interrupt,
             connections_max=self.options.connections_max,
             outgoing_nbytes_max=self.options.outgoing_nbytes_max,
         )
@@ -173,10 +174,18 @@ class QwpServer(Generic[S]):
     def wait_for(self, predicate: Callable[[], Any], timeout_seconds: float = _WAIT_SECONDS) -> Any:
         """Waits until ``predicate()`` is true and gives its value; it is asked after each round of the thread.
 
-        Raises TimeoutError, which says what the server saw.
+        A predicate that looks for what is not there yet (LookupError) is not true.  Raises TimeoutError, which
+        says what the server saw.
         """
+
+        def asked() -> Any:
+            try:
+                return predicate()
+            except LookupError:
+                return None
+
         with self._changed:
-            value = self._changed.wait_for(predicate, timeout_seconds)
+            value = self._changed.wait_for(asked, timeout_seconds)
         if not value:
             seen = ", ".join(map(repr, self.connections[-3:]))
             raise TimeoutError(f"not within {timeout_seconds} s; the latest connections: {seen or 'none'}")

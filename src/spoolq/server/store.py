@@ -19,6 +19,10 @@ from spoolq.server.options import ServerOptions
 from spoolq.server.schema import Fitted
 
 
+class StoreFault(Exception):
+    """A store cannot write; the rows of the transaction are lost and must come again (status 06)."""
+
+
 class Store(Protocol):
     """A place for rows."""
 
@@ -32,7 +36,7 @@ class Store(Protocol):
         """Commits rows of one table and gives its new transaction number."""
 
     def sync(self) -> None:
-        """Everything appended is as durable as this store makes it."""
+        """Everything appended is as durable as this store makes it; raises StoreFault."""
 
     def close(self) -> None:
         """No more calls follow."""

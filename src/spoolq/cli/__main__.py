@@ -1,0 +1,5 @@
+"""`python -m spoolq.cli`."""
+
+from spoolq.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""`spoolq serve`: the strict server as a process.
+
+Prints one line when it takes connections, on standard output: where it listens, or with ``--json``
+``{"port", "conf", "pid"}``.  SIGTERM and SIGINT end it in order, with exit 0; what was acknowledged is in the file
+then.  Exit 2 for a wrong option, 1 when the port is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from spoolq.errors import ConfigError
+from spoolq.server import Auth, QwpServer, Script, from_json
+from spoolq.server.options import ROLES
+
+_IN_MEMORY: Final = ""  # --sql without a file
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option(
+    "--sql", is_flag=False, flag_value=_IN_MEMORY, metavar="[FILE]", help="SQL by /exec; FILE keeps the rows."
+)
+@click.option("--script", "script_file", type=click.Path(exists=True, dir_okay=False), help="Faults, as JSON.")
+@click.option("--auth-file", type=click.Path(exists=True, dir_okay=False), help="Lines of user:password or a token.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate and key, PEM.")
+@click.option("--role", default="STANDALONE", show_default=True, type=click.Choice(ROLES), help="X-QuestDB-Role.")
+@click.option("--cap", "cap_nbytes", type=click.IntRange(min=13), help="Largest message in bytes. [default: 2097138]")
+@click.option("--durable-ack", is_flag=True, help="Grant durable acks.")
+@click.option("--durable-ack-delay", "delay_millis", default=0, type=click.IntRange(min=0), help="Milliseconds.")
+@click.option("--lenient", is_flag=True, help="Go on after an error, as older servers do.")
+@click.option("--timestamp-name", default="timestamp", show_default=True, help="Of tables that are created.")
+@click.option("--json", "as_json", is_flag=True, help="The line as one JSON object.")
+def serve(
+    host: str,
+    port: int,
+    sql: str | None,
+    script_file: str | None,
+    auth_file: str | None,
+    tls_cert: str | None,
+    role: str,
+    cap_nbytes: int | None,
+    durable_ack: bool,
+    delay_millis: int,
+    lenient: bool,
+    timestamp_name: str,
+    as_json: bool,
+) -> None:
+    """Run a strict QWP server until SIGTERM or SIGINT."""
+    options: dict[str, Any] = {
+        "role": role,
+        "durable_ack": durable_ack,
+        "durable_ack_delay_millis": delay_millis,
+        "latched": not lenient,
+        "timestamp_name": timestamp_name,
+        "record_nbytes_max": 0,  # nobody can ask a process for it
+    }
+    if cap_nbytes is not None:
+        options["receive_buffer_nbytes"] = cap_nbytes + 14
+    try:
+        if auth_file is not None:
+            options["auth"] = _read_auth(auth_file)
+        script = _read_script(script_file)
+        server = QwpServer(host, port, store=_store(sql), script=script, tls=_tls(tls_cert), **options)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    _run(server, as_json)
+
+
+def _run(server: QwpServer[Any], as_json: bool) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        server.start()
+    except OSError as error:
+        server.store.close()
+        raise click.ClickException(f"cannot listen on {server.host}:{server.port}: {error.strerror}") from None
+    try:
+        if as_json:
+            click.echo(json.dumps({"port": server.port, "conf": server.conf, "pid": os.getpid()}))
+        else:
+            click.echo(f"listening: {server.conf}")
+        stop.wait()
+    finally:
+        server.stop()
+        server.store.close()
+
+
+def _store(sql: str | None) -> Any:
+    from spoolq.server import MemoryStore
+
+    if sql is None:
+        return MemoryStore()
+    from spoolq.server.duck import DuckStore
+
+    return DuckStore(sql or None)
+
+
+def _read_script(path: str | None) -> tuple[Script, ...]:
+    return from_json(Path(path).read_text(encoding="utf-8")) if path is not None else ()
+
+
+def _read_auth(path: str) -> Auth:
+    """A line with a colon is a user and a password, any other a token; blank ones and those with # do not count."""
+    users, tokens = {}, set()
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.partition(":")
+        if colon:
+            users[name] = password
+        else:
+            tokens.add(line.strip())
+    return Auth(users, frozenset(tokens))
+
+
+def _tls(path: str | None) -> ssl.SSLContext | None:
+    if path is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{path} is no certificate with its key: {error.reason}") from None
+    return context

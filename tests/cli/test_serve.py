@@ -1,0 +1,151 @@
+"""`spoolq serve` as a process, and the command around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from spoolq.cli.main import cli
+from tests.server.raw_client import RawClient, error_of, good_headers, ok, one_row
+from tests.server.test_life import get
+
+COMMAND = (sys.executable, "-m", "spoolq.cli")
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its first line."""
+    command = [*COMMAND, "serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def count(port: int) -> int:
+    _, _, body = get(port, "/exec?query=select%20count()%20from%20t")
+    found: int = json.loads(body)["dataset"][0][0]
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_line_then_rows_then_a_clean_end(number: signal.Signals) -> None:
+    with serving("--json") as (process, line):
+        found = json.loads(line)
+        assert found == {"port": found["port"], "conf": f"ws::addr=127.0.0.1:{found['port']};", "pid": process.pid}
+        with RawClient(found["port"]) as client:
+            client.upgrade()
+            client.message(one_row())
+            assert client.answer() == ok(0, ("t", 1))
+            process.send_signal(number)
+            assert process.communicate() == ("", "")
+        assert process.returncode == 0
+
+
+def test_the_line_for_people() -> None:
+    with serving() as (_, line):
+        assert line.startswith("listening: ws::addr=127.0.0.1:")
+
+
+def test_a_file_keeps_the_rows(tmp_path: Path) -> None:
+    path = str(tmp_path / "rows.duck")
+    for turn in range(2):
+        with serving("--sql", path, "--json") as (process, line):
+            port = json.loads(line)["port"]
+            with RawClient(port) as client:
+                client.upgrade()
+                client.message(one_row())
+                assert client.answer()[0] == 0
+            assert count(port) == turn + 1
+            process.terminate()
+            process.communicate()
+            assert process.returncode == 0
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    path = str(tmp_path / "rows.duck")
+    with serving("--sql", path, "--json") as (process, line), RawClient(json.loads(line)["port"]) as client:
+        client.upgrade()
+        client.message(one_row())
+        assert client.answer() == ok(0, ("t", 1))
+        process.kill()
+        process.communicate()
+    with serving("--sql", path, "--json") as (_, line):
+        assert count(json.loads(line)["port"]) == 1
+
+
+def test_sql_in_memory_and_the_other_options(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text('[{"reject": [{"frame": 0, "status": 9, "text": "no"}]}, {}]')
+    auth = tmp_path / "auth"
+    auth.write_text("# who may\nann:secret\n\ntok-1\n")
+    options = ("--sql", "--script", str(script), "--auth-file", str(auth), "--cap", "5000", "--lenient", "--json")
+    with serving(*options, "--role", "PRIMARY", "--durable-ack", "--timestamp-name", "time_hour") as (_, line):
+        port = json.loads(line)["port"]
+        with RawClient(port) as client:
+            headers = client.upgrade(Authorization="Bearer tok-1", X_QWP_Request_Durable_Ack="true")
+            assert headers["x-questdb-role"] == "PRIMARY"
+            assert headers["x-qwp-max-batch-size"] == "5000"
+            assert headers["x-qwp-durable-ack"] == "enabled"
+            client.message(one_row())
+            assert error_of(client.answer()) == (9, 0, "no")
+            client.message(one_row())
+            assert client.answer() == ok(1, ("t", 1))
+        with RawClient(port) as client:
+            client.request(good_headers())
+            assert client.response()[0] == 401
+
+
+WRONG = {
+    "unknown field": ['[{"rejekt": []}]', "rejekt"],
+    "wrong type": ['[{"no_ack": 1}]', "no_ack"],
+    "no JSON": ["{", "JSON"],
+    "wrong kind": ['[{"answers": [{"frame": 0, "kind": "odd"}]}]', "kind"],
+    "a missing field": ['[{"refuse": {}}]', "status"],
+}
+
+
+@pytest.mark.parametrize(("text", "word"), WRONG.values(), ids=WRONG)
+def test_a_wrong_script_is_a_usage_error(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "script.json"
+    path.write_text(text)
+    result = CliRunner().invoke(cli, ["serve", "--script", str(path)])
+    assert result.exit_code == 2
+    assert word in result.stderr
+
+
+def test_a_taken_port_is_exit_1() -> None:
+    with serving("--json") as (_, line):
+        port = json.loads(line)["port"]
+        result = CliRunner().invoke(cli, ["serve", "--port", str(port)])
+        assert result.exit_code == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+
+
+@pytest.mark.parametrize(("module", "extra"), [("click", "cli"), ("duckdb", "sql")])
+def test_without_an_extra_it_says_what_to_install(tmp_path: Path, module: str, extra: str) -> None:
+    (tmp_path / f"{module}.py").write_text("raise ImportError('not here')")
+    environment: dict[str, Any] = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [*COMMAND, "serve", "--sql", "--port", "0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"pip install 'spoolq[{extra}]'" in done.stderr
+
+
+def test_help_names_the_commands() -> None:
+    result = CliRunner().invoke(cli, ["--help"])
+    assert result.exit_code == 0
+    assert "serve" in result.output
+    assert CliRunner().invoke(cli, ["nothing"]).exit_code == 2
