@@ -140,14 +140,14 @@ _ATS: tuple[st.SearchStrategy[Any], ...] = (
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, *, traps: bool = True) -> Case:
     """One to three batches, one or two tables; types and the unit of ``at`` hold for the case.
 
     Without a trap there are two kinds: schemas that vary from flush to flush, with one text for all symbols; and free
     symbols, where each batch begins with a whole row of each table.
     """
     kinds: set[str] = set()
-    trap = draw(st.sampled_from((None,) * 30 + tuple(TRAPS)))
+    trap = draw(st.sampled_from((None,) * 30 + tuple(TRAPS))) if traps else None
     free_symbols = not trap and draw(st.booleans())
     names = draw(st.lists(st.sampled_from(_TABLES), min_size=1, max_size=1 if trap else 2, unique=True))
     tables = [_Table(draw, name, kinds, None if free_symbols else "only") for name in names]

@@ -54,15 +54,18 @@ def python_values(column: DecodedColumn) -> list[Any]:
         case ColumnType.UUID:
             return [None if value in (None, _NULL_UUID) else UUID(bytes=value) for value in values]
         case ColumnType.GEOHASH:
-            return [_geohash(value, column.precision) for value in values]
+            return [_geohash(value, column.precision, told=column.has_bitmap) for value in values]
         case ColumnType.DOUBLE_ARRAY | ColumnType.LONG_ARRAY:
             return [None if value is None else _nested(*value) for value in values]
     return values
 
 
-def _geohash(value: int | None, precision: int) -> Geohash | None:
+def _geohash(value: int | None, precision: int, *, told: bool) -> Geohash | None:
+    """``told``: a bitmap says which rows are NULL; only without one do all ones mean it (wire.md 4.8)."""
     all_ones = (1 << 8 * ((precision + 7) // 8)) - 1
-    return None if value is None or value == all_ones else Geohash(value & (1 << precision) - 1, precision)
+    if value is None or (value == all_ones and not told):
+        return None
+    return Geohash(value & (1 << precision) - 1, precision)
 
 
 def _nested(shape: tuple[int, ...], flat: list[Any]) -> list[Any]:
