@@ -18,6 +18,9 @@ import os
 
 _CHOICES = ("compiled", "plain")
 _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
+    "spoolq.columns._column",
+    "spoolq.columns._rows",
+    "spoolq.qwp._encode",
     "spoolq.spool._crc",
     "spoolq.spool._mapping",
     "spoolq.spool._segment",

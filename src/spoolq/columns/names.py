@@ -40,8 +40,6 @@ def check_shape(
     table: str, symbols: Sequence[str], columns: Sequence[str], max_bytes: int = NAME_BYTES_MAX
 ) -> tuple[str, ...]:
     """The column names of a row, symbols first; InputError for one the server would refuse, or one twice."""
-    if isinstance(symbols, str) or isinstance(columns, str):
-        raise InputError(f"rows for table {table!r}: 'symbols' and 'columns' take a list of names", table=table)
     seen: dict[str, str] = {}
     names = (*symbols, *columns)
     for name in names:
@@ -51,6 +49,13 @@ def check_shape(
             raise faults.twice(table, name, seen[folded])
         seen[folded] = name
     return names
+
+
+def as_names(table: str, given: Any) -> tuple[str, ...]:
+    """``symbols=`` or ``columns=`` of ``rows()``; InputError when it is no list of names."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InputError(f"rows for table {table!r}: 'symbols' and 'columns' take a list of names", table=table)
+    return tuple(given)
 
 
 def as_dict(table: str, keyword: str, given: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from spoolq import limits
 from spoolq.columns import convert, faults, sizes
-from spoolq.columns.names import as_dict, as_values, check_column_name, check_shape, check_table_name, fold
+from spoolq.columns.names import as_dict, as_names, as_values, check_column_name, check_shape, check_table_name, fold
 from spoolq.columns.symbols import SymbolTable
 from spoolq.columns.types import ARRAYS, DECIMALS, OFFSETS, ColumnType
 from spoolq.errors import InputError, SpoolqError
@@ -246,8 +246,9 @@ class RowBuffer:
         undone and raises; the rows before it stay.
         """
         check_table_name(table, self._max_name_bytes)
-        names = check_shape(table, symbols, columns, self._max_name_bytes)
-        done, width = 0, len(names) + (at is None)
+        symbols, columns = as_names(table, symbols), as_names(table, columns)
+        width = len(check_shape(table, symbols, columns, self._max_name_bytes)) + (at is None)
+        done = 0
         for given in rows:
             try:
                 values = as_values(table, done, given)

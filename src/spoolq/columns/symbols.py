@@ -7,9 +7,9 @@ message and a ``.symbol-dict`` chunk are each one slice.  Ids are never reused w
 ``published_count`` divides the ids: those below it are in published frames, the next frame's
 dictionary section starts there.
 
-Shared by both bodies of the row buffer: the compiled one looks a text up in `ids` itself and calls
-`intern` only for a new one.  Guarded by the sender's lock, except that the I/O thread reads
-`entries` of published ids.
+Shared by both bodies of the row buffer: the compiled one looks a text up in `ids` itself, reads the
+length of `wire`, and calls `intern` only for a new one; neither object is ever replaced.  Guarded by
+the sender's lock, except that the I/O thread reads `entries` of published ids.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SymbolTable:
         self.ids: dict[str, int] = {}
         self.published_count = 0
         self._texts: list[str] = []
-        self._wire = bytearray()
+        self.wire = bytearray()
         self._ends = array("Q", [0])
         self._text_bytes = 0
         self._max_entries = max_entries
@@ -66,8 +66,8 @@ class SymbolTable:
         encoded = text.encode()
         origin = (table, column)
         self._check_room(len(encoded), origin)
-        self._wire += varint(len(encoded)) + encoded
-        self._ends.append(len(self._wire))
+        self.wire += varint(len(encoded)) + encoded
+        self._ends.append(len(self.wire))
         self._text_bytes += len(encoded)
         self._texts.append(text)
         self._origin_of.append(origin)
@@ -82,7 +82,7 @@ class SymbolTable:
 
     def entries(self, first: int, end: int) -> bytes:
         """Ids ``first`` to ``end - 1`` in wire form: varint length + UTF-8 each."""
-        return bytes(self._wire[self._ends[first] : self._ends[end]])
+        return bytes(self.wire[self._ends[first] : self._ends[end]])
 
     def entries_nbytes(self, first: int, end: int) -> int:
         """Size of `entries` in bytes."""
@@ -101,7 +101,7 @@ class SymbolTable:
             self._origins[origin] -= 1
         del self._texts[count:], self._origin_of[count:]
         del self._ends[count + 1 :]
-        del self._wire[self._ends[count] :]
+        del self.wire[self._ends[count] :]
 
     def _check_room(self, nbytes: int, origin: tuple[str, str]) -> None:
         if nbytes > self._max_entry_bytes:

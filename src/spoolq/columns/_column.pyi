@@ -1,0 +1,2 @@
+def live_native_bytes() -> int:
+    """Bytes of native memory held by all row buffers of this process."""

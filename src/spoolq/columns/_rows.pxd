@@ -1,0 +1,112 @@
+# The rows of a batch as the encoder reads them: tables in order of first appearance, each with its
+# columns in order of first appearance.  Everything here is read with the sender's lock held.
+from cpython.ref cimport PyObject
+from spoolq.columns._column cimport Column, int64_t
+
+# A named value of a row shape: the name as the caller spells it, and where it goes.
+cdef struct Cell:
+    PyObject* key           # kept alive by the plan's names
+    Column* column          # owned by the table
+
+cdef class Plan:
+    cdef tuple names        # symbols, then columns
+    cdef list encoded       # the same in UTF-8
+    cdef Py_ssize_t symbol_count
+    cdef Py_ssize_t column_count
+    cdef Cell* cells
+    cdef Py_ssize_t generation   # of the table it was made for
+
+cdef class Table:
+    cdef readonly str text
+    cdef readonly bytes name
+    cdef Py_ssize_t row_count
+    cdef Column** columns   # all that were ever seen; the first is the designated timestamp
+    cdef Py_ssize_t column_count
+    cdef Py_ssize_t column_room
+    cdef Column** order     # those in the batch, in order of first appearance
+    cdef Py_ssize_t order_count
+    cdef dict by_fold
+    cdef dict plans
+    cdef Plan last_plan
+    cdef Py_ssize_t generation
+    cdef list names         # keeps the names of the columns in the batch alive
+    cdef Py_ssize_t static_nbytes
+    cdef Py_ssize_t sentinel_nbytes
+    cdef Py_ssize_t data_nbytes
+    cdef Py_ssize_t bound
+    cdef Column* column_of(self, str folded) except NULL
+    cdef int enter(self, Column* column, int column_type, object name) except -1
+    cdef void leave_since(self, Py_ssize_t order_count) noexcept
+    cdef Py_ssize_t measured(self) noexcept
+    cdef int settle(self) except -1
+    cdef Plan plan_of(self, dict symbols, dict columns, Py_ssize_t max_name_bytes)
+    cdef Plan new_plan(self, tuple shape)
+    cdef int bind(self, Plan plan, tuple names) except -1
+    cdef int forget_idle_columns(self) except -1
+    cdef Py_ssize_t native(self) noexcept
+
+cdef class RowBuffer:
+    cdef readonly object symbols
+    cdef list batch         # tables with rows
+    cdef unsigned long owner
+    cdef public Py_ssize_t row_trigger
+    cdef public Py_ssize_t byte_trigger
+    cdef public Py_ssize_t row_bytes_max
+    cdef public object on_trigger
+    cdef public object on_first_row
+    cdef public object latched
+    cdef Py_ssize_t row_total
+    cdef Py_ssize_t tables_nbytes
+    cdef Py_ssize_t max_name_bytes
+    cdef Py_ssize_t column_bytes_max
+    cdef Py_ssize_t columns_max
+    cdef dict ids           # of `symbols`
+    cdef object wire        # of `symbols`
+    cdef dict tables        # all known ones, so that a repeated shape keeps its plan and memory
+    cdef Table last_table
+    cdef object sentinels
+    cdef object gate
+    cdef Py_ssize_t waiting
+    cdef PyObject** values  # of the row on its way
+    cdef Py_ssize_t values_room
+    cdef Py_ssize_t held_from    # values[held_from:held_end] are owned
+    cdef Py_ssize_t held_end
+    cdef Py_ssize_t added   # bytes of the row on its way that count in data_nbytes
+    cdef bint rescaled      # by the row on its way
+    cdef Py_ssize_t published_nbytes     # of `symbols`, as last looked at
+    cdef Py_ssize_t order_before
+    cdef Py_ssize_t symbols_before
+    cdef int take_lock(self) except -1
+    cdef void give_lock(self) noexcept
+    cdef Py_ssize_t new_symbols_nbytes(self) noexcept
+    cdef int empty(self, Table table) except -1
+    cdef int forget_idle_tables(self) except -1
+    cdef int append(self, object name, object symbols, object columns, object at) except -1
+    cdef int append_tuple(self, Table table, Plan plan, tuple values, object at) except -1
+    cdef int append_typed(self, object name, object cells, object at) except -1
+    cdef int check_latched(self) except -1
+    cdef Table table_of(self, object name)
+    cdef bint gather(self, Plan plan, dict symbols, dict columns) except -1
+    cdef void start_row(self, Table table) noexcept
+    cdef Py_ssize_t walk(self, Table table, Plan plan, PyObject** values, bint owned) except -1
+    cdef bint becomes(self, Table table, Column* column, int column_type, Plan plan, Py_ssize_t index) except -1
+    cdef bint put_str(self, Column* column, Py_ssize_t row, PyObject* value) except -1
+    cdef bint put_binary(self, Column* column, Py_ssize_t row, PyObject* value) except -1
+    cdef bint put_flat(self, Column* column, Py_ssize_t row, const char* text, Py_ssize_t nbytes) except -1
+    cdef bint hold(self, PyObject** values, Py_ssize_t first, Py_ssize_t end) except -1
+    cdef int let_go(self) except -1
+    cdef bint store_natural(self, Table table, Plan plan, Py_ssize_t index, object value) except -1
+    cdef int store(
+        self, Table table, Column* column, object name, object encoded, object column_type, object value
+    ) except -1
+    cdef int put(self, Column* column, Py_ssize_t row, object value) except -1
+    cdef int put_decimal(self, Column* column, Py_ssize_t row, object unscaled, int scale) except -1
+    cdef int put_geohash(self, Column* column, Py_ssize_t row, object bits, int precision) except -1
+    cdef int put_array(self, Column* column, Py_ssize_t row, object shape, object elements) except -1
+    cdef object symbol_id(self, str text, str table, object name)
+    cdef int finish(self, Table table, Py_ssize_t count, object at) except -1
+    cdef int convert_at(self, Table table, Py_ssize_t count, object at) except -1
+    cdef int put_at(self, Table table, int column_type, int64_t number) except -1
+    cdef int check_row_size(self, Table table) except -1
+    cdef void undo(self, Table table) noexcept
+    cdef int commit(self, Table table) except -1

@@ -1,0 +1,928 @@
+"""The row buffer, compiled body: same names, rules, errors and bytes as `rows_plain`.
+
+A table keeps its columns in wire form (`_column.pxd`).  A row of a known shape costs one look at the
+plan: the keys of its dicts are compared by identity with those of the table's last row, and the
+values go straight into their columns.  Other keys look their plan up, unknown ones make one.
+
+Fast are exact bool, int, float, str, bytes, None, TimestampMicros and TimestampNanos; every other
+value, and everything that is refused, goes through `convert`, so that rules and texts are the plain
+body's.  A fast value runs no Python code; before any code runs, the row's values are held, so a
+conversion hook may change the caller's dict.
+
+A row that fails is undone by marks: each column it touched goes back to where it was, columns and
+symbols that came with it go.  Under the GIL; other threads are kept out by the sender's lock, an
+owner id that costs two stores while nobody else wants it.
+"""
+
+import threading
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
+from cpython.exc cimport PyErr_Clear
+from cpython.mem cimport PyMem_Realloc, PyMem_Free
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+cimport cython
+from libc.string cimport memcpy
+from spoolq.columns._column cimport (
+    FIXED, OFFSETS, SENTINEL, Column, begin, drop_front, enter_batch, int64_t, keep, leave_batch, native_alloc,
+    native_free, native_nbytes, pad, put_8, put_bit, put_bytes, put_text, put_varint, release, rescale, take_back,
+    uint64_t,
+)
+
+from spoolq import limits
+from spoolq.columns import convert, faults, sizes
+from spoolq.columns.names import as_dict, as_names, as_values, check_shape, check_table_name, fold
+from spoolq.columns.types import DECIMALS, SENTINELS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
+from spoolq.errors import InputError
+from spoolq.values import TimestampMicros as Micros, TimestampNanos as Nanos
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        pass
+    PyTypeObject PyFloat_Type, PyLong_Type, PyUnicode_Type, PyBool_Type, PyBytes_Type
+    PyTypeObject* Py_TYPE(PyObject*)
+    double PyFloat_AS_DOUBLE(PyObject*)
+    long long PyLong_AsLongLongAndOverflow(PyObject*, int*)
+    PyObject* Py_True
+    PyObject* Py_None
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject*)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
+    char* PyUnicode_DATA(PyObject*)
+    object PyUnicode_AsUTF8String(object)
+    Py_ssize_t PyByteArray_GET_SIZE(object)
+    unsigned long PyThread_get_thread_ident()
+    ctypedef struct PyTupleObject:
+        PyObject** ob_item
+
+cdef extern from *:
+    """
+    /* The value of a slot by its member descriptor: what attribute access does, without the look-up. */
+    static PyObject *spoolq_slot(PyObject *descriptor, PyObject *owner) {
+        return Py_TYPE(descriptor)->tp_descr_get(descriptor, owner, (PyObject *)Py_TYPE(owner));
+    }
+    """
+    object spoolq_slot(object descriptor, object owner)
+
+cdef object INT64_SLOT = Micros._value  # the member descriptor; both classes inherit it
+cdef PyTypeObject* MICROS = <PyTypeObject*> <PyObject*> Micros
+cdef PyTypeObject* NANOS = <PyTypeObject*> <PyObject*> Nanos
+
+cdef enum:
+    BOOLEAN_T = 0x01
+    LONG_T = 0x05
+    FLOAT_T = 0x06
+    DOUBLE_T = 0x07
+    SYMBOL_T = 0x09
+    TIMESTAMP_T = 0x0A
+    UUID_T = 0x0C
+    GEOHASH_T = 0x0E
+    VARCHAR_T = 0x0F
+    NANOS_T = 0x10
+    DOUBLE_ARRAY_T = 0x11
+    LONG_ARRAY_T = 0x12
+    BINARY_T = 0x17
+
+cdef int64_t EXACT_DOUBLE = 1 << 53
+cdef int64_t INT64_LOWEST = <int64_t> (<uint64_t> 1 << 63)
+cdef uint64_t DOUBLE_NAN = int.from_bytes(SENTINELS[ColumnType.DOUBLE], "little")
+cdef object REFUSED = faults.Refused
+cdef dict INT_FORMS = {
+    **{int(kind): (bits // 8, True) for kind, bits in SIGNED_BITS.items()},
+    **{int(kind): (bits // 8, False) for kind, bits in UNSIGNED_BITS.items()},
+}
+cdef frozenset DECIMAL_TYPES = frozenset(map(int, DECIMALS))
+
+# What is kept between batches; beyond it, what no row is in goes.
+cdef Py_ssize_t PLANS_MAX = 64
+cdef Py_ssize_t IDLE_COLUMNS_MAX = 4_096
+cdef Py_ssize_t IDLE_TABLES_MAX = 256
+cdef Py_ssize_t IDLE_BYTES_MAX = 16 << 20
+
+
+@cython.final
+@cython.no_gc
+cdef class Plan:
+    """The shape of a row: its names, and the columns they mean."""
+
+    def __dealloc__(self):
+        native_free(self.cells, sizeof(Cell) * max(self.symbol_count + self.column_count, 1))
+
+
+@cython.final
+@cython.no_gc
+cdef class Table:
+    """The rows of one table; columns and plans outlive the batch."""
+
+    def __cinit__(self, str text, bytes name):
+        self.text = text
+        self.name = name
+        self.by_fold = {}
+        self.plans = {}
+        self.names = []
+        self.column_of("")
+        self.static_nbytes = len(name) + <Py_ssize_t> sizes.TABLE_BYTES
+
+    def __dealloc__(self):
+        cdef Py_ssize_t index
+        for index in range(self.column_count):
+            release(self.columns[index])
+            native_free(self.columns[index], sizeof(Column))
+        native_free(self.columns, sizeof(Column*) * self.column_room)
+        native_free(self.order, sizeof(Column*) * self.column_room)
+
+    cdef Column* column_of(self, str folded) except NULL:
+        """The column of a folded name, a new one when it was never seen."""
+        cdef Py_ssize_t room, index
+        cdef Column** columns
+        cdef Column** order
+        known = self.by_fold.get(folded)
+        if known is not None:
+            return self.columns[<Py_ssize_t> known]
+        if self.column_count == self.column_room:
+            room = max(2 * self.column_room, 8)
+            columns = <Column**> native_alloc(sizeof(Column*) * room)
+            try:
+                order = <Column**> native_alloc(sizeof(Column*) * room)
+            except MemoryError:
+                native_free(columns, sizeof(Column*) * room)
+                raise
+            for index in range(self.column_count):
+                columns[index] = self.columns[index]
+                order[index] = self.order[index]
+            native_free(self.columns, sizeof(Column*) * self.column_room)
+            native_free(self.order, sizeof(Column*) * self.column_room)
+            self.columns, self.order, self.column_room = columns, order, room
+        self.columns[self.column_count] = <Column*> native_alloc(sizeof(Column))
+        self.by_fold[folded] = self.column_count
+        self.column_count += 1
+        return self.columns[self.column_count - 1]
+
+    cdef int enter(self, Column* column, int column_type, object name) except -1:
+        """A column appears."""
+        self.names.append(name)
+        enter_batch(column, column_type, name)
+        self.order[self.order_count] = column
+        self.order_count += 1
+        self.static_nbytes += column.name_size + <Py_ssize_t> COLUMN_BYTES
+        if column.storage == SENTINEL:
+            self.sentinel_nbytes += column.width
+        return 0
+
+    cdef void leave_since(self, Py_ssize_t order_count) noexcept:
+        """The columns that appeared last go again."""
+        cdef Column* column
+        while self.order_count > order_count:
+            self.order_count -= 1
+            column = self.order[self.order_count]
+            self.static_nbytes -= column.name_size + COLUMN_BYTES
+            if column.storage == SENTINEL:
+                self.sentinel_nbytes -= column.width
+            leave_batch(column)
+        del self.names[order_count:]
+
+    cdef Py_ssize_t measured(self) noexcept:
+        """Upper bound of the encoded block (`sizes`)."""
+        return (
+            self.static_nbytes
+            + self.order_count * ((self.row_count + 7) >> 3)
+            + self.sentinel_nbytes * self.row_count
+            + self.data_nbytes
+        )
+
+    cdef int settle(self) except -1:
+        """Stores the nulls at the end of columns that the last rows did not set."""
+        cdef Py_ssize_t index
+        for index in range(self.order_count):
+            pad(self.order[index], self.row_count)
+        return 0
+
+    cdef Plan plan_of(self, dict symbols, dict columns, Py_ssize_t max_name_bytes):
+        """The plan of a row with these keys.  InputError for a name that cannot be."""
+        cdef Plan plan
+        shape = (tuple(symbols), tuple(columns))
+        plan = self.plans.get(shape)
+        if plan is None or plan.generation != self.generation:
+            check_shape(self.text, list(symbols), list(columns), max_name_bytes)
+            plan = self.new_plan(shape)
+        else:
+            self.bind(plan, shape[0] + shape[1])  # equal keys, but other objects: compare with these from now on
+        self.last_plan = plan
+        return plan
+
+    cdef Plan new_plan(self, tuple shape):
+        """Of names that were checked."""
+        cdef Plan plan = Plan.__new__(Plan)
+        cdef tuple names = shape[0] + shape[1]
+        cdef Py_ssize_t index
+        if len(self.plans) >= PLANS_MAX:
+            self.plans.clear()
+        if self.column_count > IDLE_COLUMNS_MAX + self.order_count:
+            self.forget_idle_columns()
+        plan.symbol_count = len(shape[0])
+        plan.column_count = len(shape[1])
+        plan.cells = <Cell*> native_alloc(sizeof(Cell) * max(len(names), 1))
+        plan.encoded = [name.encode() for name in names]
+        plan.generation = self.generation
+        for index in range(len(names)):
+            plan.cells[index].column = self.column_of(fold(names[index]))
+        self.bind(plan, names)
+        self.plans[shape] = plan
+        return plan
+
+    cdef int bind(self, Plan plan, tuple names) except -1:
+        cdef Py_ssize_t index
+        plan.names = names
+        for index in range(len(names)):
+            plan.cells[index].key = <PyObject*> names[index]
+        return 0
+
+    cdef int forget_idle_columns(self) except -1:
+        """Frees the columns that are not in the batch; plans that know them are stale then."""
+        cdef Py_ssize_t index, left = 1
+        cdef Column* column
+        cdef dict by_fold = {"": 0}
+        cdef dict folds = {index: folded for folded, index in self.by_fold.items()}
+        self.generation += 1
+        self.plans.clear()
+        self.last_plan = None
+        for index in range(1, self.column_count):
+            column = self.columns[index]
+            if column.type:
+                by_fold[folds[index]] = left
+                self.columns[left] = column
+                left += 1
+            else:
+                release(column)
+                native_free(column, sizeof(Column))
+        self.column_count = left
+        self.by_fold = by_fold
+        return 0
+
+    cdef Py_ssize_t native(self) noexcept:
+        cdef Py_ssize_t index, total = 0
+        for index in range(self.column_count):
+            total += sizeof(Column) + native_nbytes(self.columns[index])
+        return total
+
+
+cdef Py_ssize_t COLUMN_BYTES = sizes.COLUMN_BYTES
+cdef Py_ssize_t ROW_OVERHEAD = limits.HEADER_BYTES + 6
+cdef Py_ssize_t DICTIONARY_BYTES = sizes.DICTIONARY_BYTES
+
+
+@cython.final
+cdef class RowBuffer:
+    """See `rows_plain.RowBuffer`."""
+
+    def __init__(self, symbols, *, max_name_bytes=limits.NAME_BYTES_MAX):
+        self.symbols = symbols
+        self.ids = symbols.ids
+        self.wire = symbols.wire
+        self.max_name_bytes = max_name_bytes
+        self.column_bytes_max = limits.COLUMN_BYTES_MAX
+        self.columns_max = limits.COLUMNS_PER_TABLE_MAX
+        self.batch = []
+        self.tables = {}
+        self.sentinels = faults.SentinelLog()
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def __dealloc__(self):
+        PyMem_Free(self.values)
+
+    # -- the sender's lock: `owner` is the thread that holds it, 0 when free --------------------
+    cdef int take_lock(self) except -1:
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if self.owner == me:
+            raise faults.reentry()
+        while self.owner:
+            # `gate` is closed while nobody was let through; `give_lock` opens it for one who waits.
+            # Whoever passes looks again, for another thread may have been quicker.
+            self.waiting += 1
+            try:
+                self.gate.acquire()
+            finally:
+                self.waiting -= 1
+        self.owner = me
+        return 0
+
+    cdef void give_lock(self) noexcept:
+        self.owner = 0
+        if self.waiting and self.gate.locked():
+            self.gate.release()
+
+    def lock(self, blocking=True):
+        """Takes the sender's lock; False when it is held and ``blocking`` is False."""
+        if not blocking and self.owner and self.owner != PyThread_get_thread_ident():
+            return False
+        self.take_lock()
+        return True
+
+    def unlock(self):
+        """Gives the sender's lock back; RuntimeError when this thread does not hold it."""
+        if self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("unlock of a row buffer that this thread has not locked")
+        self.give_lock()
+
+    def __enter__(self):
+        self.take_lock()
+        return self
+
+    def __exit__(self, *_):
+        self.unlock()
+
+    # -- what is buffered ----------------------------------------------------------------------
+    def __len__(self):
+        return self.row_total
+
+    @property
+    def table_count(self):
+        """Tables with buffered rows."""
+        return len(self.batch)
+
+    def table_rows(self, Py_ssize_t table_index):
+        """Rows buffered for a table."""
+        return (<Table?> self.batch[table_index]).row_count
+
+    def table_name(self, Py_ssize_t table_index):
+        """Name of a table."""
+        return (<Table?> self.batch[table_index]).text
+
+    @property
+    def nbytes(self):
+        """Upper bound of the encoded payload, dictionary section included."""
+        self.published_nbytes = self.symbols.entries_nbytes(0, self.symbols.published_count)
+        return self.tables_nbytes + self.new_symbols_nbytes()
+
+    cdef Py_ssize_t new_symbols_nbytes(self) noexcept:
+        """At most, for `published_nbytes` may be old."""
+        return DICTIONARY_BYTES + PyByteArray_GET_SIZE(self.wire) - self.published_nbytes
+
+    def clear(self):
+        """Forgets all rows; the next row starts the columns anew."""
+        cdef Table table
+        for table in self.batch:
+            self.empty(table)
+        self.batch = []
+        self.row_total = self.tables_nbytes = 0
+        self.published_nbytes = self.symbols.entries_nbytes(0, self.symbols.published_count)
+        self.forget_idle_tables()
+
+    cdef int empty(self, Table table) except -1:
+        self.tables_nbytes -= table.bound
+        table.leave_since(0)
+        table.row_count = table.data_nbytes = table.bound = 0
+        return 0
+
+    cdef int forget_idle_tables(self) except -1:
+        """Keeps memory and plans of past batches within limits."""
+        cdef Table table
+        cdef Py_ssize_t total = 0
+        if len(self.tables) <= len(self.batch) + IDLE_TABLES_MAX:
+            for table in self.tables.values():
+                if not table.row_count:
+                    total += table.native()
+            if total <= IDLE_BYTES_MAX:
+                return 0
+        self.last_table = None
+        for table in list(self.tables.values()):
+            if not table.row_count:
+                table.generation += 1
+                del self.tables[table.text]
+        return 0
+
+    def drop_rows(self, Py_ssize_t table_index, Py_ssize_t count):
+        """Forgets the first ``count`` rows of a table; a table without rows goes away."""
+        cdef Table table = self.batch[table_index]
+        cdef Py_ssize_t index
+        if not 0 <= count <= table.row_count:
+            raise ValueError(f"table {table.text!r} has {table.row_count} rows, {count} cannot be dropped")
+        self.row_total -= count
+        if count == table.row_count:
+            self.empty(table)
+            del self.batch[table_index]
+            return
+        table.row_count -= count
+        table.data_nbytes = 0
+        for index in range(table.order_count):
+            drop_front(table.order[index], count)
+            if table.order[index].storage >= FIXED:
+                table.data_nbytes += table.order[index].data.size + table.order[index].text.size
+        self.tables_nbytes -= table.bound
+        table.bound = table.measured()
+        self.tables_nbytes += table.bound
+
+    # -- rows ----------------------------------------------------------------------------------
+    def row(self, table, *, symbols=None, columns=None, at):
+        """Buffers one row, whole or not at all; see `rows_plain.RowBuffer.row`."""
+        self.take_lock()
+        try:
+            self.append(table, symbols, columns, at)
+        finally:
+            if self.held_end:
+                self.let_go()
+            self.give_lock()
+
+    def rows(self, table, rows, *, symbols=(), columns=(), at=None):
+        """Buffers many rows of one shape; see `rows_plain.RowBuffer.rows`."""
+        cdef Table known = None
+        cdef Plan plan = None
+        cdef tuple shape
+        cdef object values, moment
+        cdef Py_ssize_t done = 0, width
+        check_table_name(table, self.max_name_bytes)
+        shape = (as_names(table, symbols), as_names(table, columns))
+        width = len(check_shape(table, shape[0], shape[1], self.max_name_bytes)) + (at is None)
+        for given in rows:
+            try:
+                values = given if type(given) is tuple else tuple(as_values(table, done, given))
+                if len(<tuple> values) != width:
+                    raise faults.wrong_width(table, done, len(values), width)
+                moment = (<tuple> values)[width - 1] if at is None else at
+                self.take_lock()
+                try:
+                    if known is None or plan.generation != known.generation:
+                        known = self.table_of(table)
+                        plan = known.plans.get(shape)
+                        if plan is None:
+                            plan = known.new_plan(shape)
+                    self.append_tuple(known, plan, <tuple> values, moment)
+                finally:
+                    self.give_lock()
+            except InputError as error:
+                faults.note_row(error, done)
+                raise
+            done += 1
+        return done
+
+    def typed_row(self, table, cells, at):
+        """Buffers one row of given column types; see `rows_plain.RowBuffer.typed_row`."""
+        self.take_lock()
+        try:
+            self.append_typed(table, cells, at)
+        finally:
+            self.give_lock()
+
+    cdef int append(self, object name, object symbols, object columns, object at) except -1:
+        cdef Table table
+        cdef Plan plan
+        cdef Py_ssize_t count
+        self.check_latched()
+        table = self.last_table
+        if table is None or table.text is not name:
+            table = self.table_of(name)
+        if type(symbols) is not dict:
+            symbols = as_dict(table.text, "symbols", symbols)
+        if type(columns) is not dict:
+            columns = as_dict(table.text, "columns", columns)
+        plan = table.last_plan
+        if plan is None or not self.gather(plan, <dict> symbols, <dict> columns):
+            plan = table.plan_of(<dict> symbols, <dict> columns, self.max_name_bytes)
+            if not self.gather(plan, <dict> symbols, <dict> columns):
+                raise RuntimeError("the dicts of a row changed while it was read")
+        self.start_row(table)
+        try:
+            count = self.walk(table, plan, self.values, False)
+            self.finish(table, count, at)
+        except BaseException:
+            self.undo(table)
+            raise
+        return self.commit(table)
+
+    cdef int append_tuple(self, Table table, Plan plan, tuple values, object at) except -1:
+        cdef Py_ssize_t count
+        self.check_latched()
+        self.start_row(table)
+        try:
+            count = self.walk(table, plan, items_of(values), True)
+            self.finish(table, count, at)
+        except BaseException:
+            self.undo(table)
+            raise
+        return self.commit(table)
+
+    cdef int append_typed(self, object name, object cells, object at) except -1:
+        cdef Table table
+        cdef Py_ssize_t count = 0
+        self.check_latched()
+        table = self.table_of(name)
+        if table.column_count > IDLE_COLUMNS_MAX + table.order_count:
+            table.forget_idle_columns()
+        given = list(cells)
+        self.start_row(table)
+        try:
+            check_shape(table.text, (), [text for text, _, _ in given], self.max_name_bytes)
+            for text, column_type, value in given:
+                if value is not None:
+                    self.store(table, table.column_of(fold(text)), text, text.encode(), column_type, value)
+                    count += 1
+            self.finish(table, count, at)
+        except BaseException:
+            self.undo(table)
+            raise
+        return self.commit(table)
+
+    cdef int check_latched(self) except -1:
+        if self.latched is not None:
+            raise self.latched.with_traceback(None)
+        return 0
+
+    cdef Table table_of(self, object name):
+        """The table of that name, with rows or without."""
+        cdef Table table = self.tables.get(name) if isinstance(name, str) else None
+        if table is None:
+            encoded = check_table_name(name, self.max_name_bytes)
+            if len(self.tables) > len(self.batch) + 2 * IDLE_TABLES_MAX:
+                self.forget_idle_tables()
+            table = Table.__new__(Table, str(name), encoded)
+            self.tables[table.text] = table
+        self.last_table = table
+        return table
+
+    cdef bint gather(self, Plan plan, dict symbols, dict columns) except -1:
+        """The row's values, borrowed, into `values`; False when the keys are not the plan's."""
+        cdef Py_ssize_t at = 0, index = 0, size
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef PyObject** values
+        if PyDict_Size(symbols) != plan.symbol_count or PyDict_Size(columns) != plan.column_count:
+            return False
+        size = plan.symbol_count + plan.column_count
+        if size > self.values_room:
+            values = <PyObject**> PyMem_Realloc(self.values, size * sizeof(PyObject*))
+            if values == NULL:
+                raise MemoryError
+            self.values, self.values_room = values, size
+        values = self.values
+        while PyDict_Next(symbols, &at, &key, &value):
+            if plan.cells[index].key != key:
+                return False
+            values[index] = value
+            index += 1
+        at = 0
+        while PyDict_Next(columns, &at, &key, &value):
+            if plan.cells[index].key != key:
+                return False
+            values[index] = value
+            index += 1
+        return True
+
+    cdef void start_row(self, Table table) noexcept:
+        self.order_before = table.order_count
+        self.symbols_before = PyDict_Size(self.ids)
+        self.added = 0
+        self.rescaled = False
+
+    cdef Py_ssize_t walk(self, Table table, Plan plan, PyObject** values, bint owned) except -1:
+        """Stores the values; how many of them are no NULL."""
+        cdef Py_ssize_t index, count = 0, end = plan.symbol_count + plan.column_count, nbytes
+        cdef Py_ssize_t row = table.row_count
+        cdef PyObject* value
+        cdef PyObject* found
+        cdef PyTypeObject* kind
+        cdef Column* column
+        cdef int64_t number
+        cdef double real
+        cdef int overflow
+        for index in range(plan.symbol_count):
+            value = values[index]
+            if value == Py_None:
+                continue
+            count += 1
+            column = plan.cells[index].column
+            if Py_TYPE(value) == &PyUnicode_Type and (column.type == SYMBOL_T or column.type == 0):
+                found = PyDict_GetItem(self.ids, <object> value)
+                if found != NULL:
+                    if column.type == 0:
+                        table.enter(column, SYMBOL_T, plan.encoded[index])
+                    nbytes = column.data.size
+                    number = PyLong_AsLongLongAndOverflow(found, &overflow)
+                    put_varint(column, row, <uint64_t> number)
+                    self.added += column.data.size - nbytes
+                    continue
+            if not owned:
+                owned = self.hold(values, index, end)
+            self.store(table, column, plan.names[index], plan.encoded[index], SYMBOL_T, <object> value)
+        for index in range(plan.symbol_count, end):
+            value = values[index]
+            if value == Py_None:
+                continue
+            count += 1
+            column = plan.cells[index].column
+            kind = Py_TYPE(value)
+            if kind == &PyFloat_Type:
+                if self.becomes(table, column, DOUBLE_T, plan, index):
+                    real = PyFloat_AS_DOUBLE(value)
+                    put_8(column, row, &real if real == real else <double*> &DOUBLE_NAN)
+                    continue
+            elif kind == &PyLong_Type:
+                number = PyLong_AsLongLongAndOverflow(value, &overflow)
+                if overflow == 0 and number != INT64_LOWEST:
+                    if column.type == DOUBLE_T:
+                        if -EXACT_DOUBLE <= number <= EXACT_DOUBLE:
+                            real = <double> number
+                            put_8(column, row, &real)
+                            continue
+                    elif self.becomes(table, column, LONG_T, plan, index):
+                        put_8(column, row, &number)
+                        continue
+            elif kind == &PyUnicode_Type:
+                if self.becomes(table, column, VARCHAR_T, plan, index) and self.put_str(column, row, value):
+                    continue
+            elif kind == &PyBool_Type:
+                if self.becomes(table, column, BOOLEAN_T, plan, index):
+                    put_bit(column, row, value == Py_True)
+                    continue
+            elif kind == &PyBytes_Type:
+                if self.becomes(table, column, BINARY_T, plan, index) and self.put_binary(column, row, value):
+                    continue
+            elif kind == NANOS or kind == MICROS:
+                if self.becomes(table, column, NANOS_T if kind == NANOS else TIMESTAMP_T, plan, index):
+                    number = int64_of(<object> value)
+                    if number != INT64_LOWEST:
+                        put_8(column, row, &number)
+                        self.added += 8
+                        continue
+            if not owned:
+                owned = self.hold(values, index, end)
+            count -= not self.store_natural(table, plan, index, <object> value)
+        return count
+
+    cdef bint becomes(self, Table table, Column* column, int column_type, Plan plan, Py_ssize_t index) except -1:
+        """Whether the column is of that type; one that is not in the batch yet becomes so."""
+        if column.type == column_type:
+            return True
+        if column.type:
+            return False
+        table.enter(column, column_type, plan.encoded[index])
+        return True
+
+    cdef bint put_str(self, Column* column, Py_ssize_t row, PyObject* value) except -1:
+        """A VARCHAR value; False when it has to be refused."""
+        if not PyUnicode_IS_COMPACT_ASCII(value):
+            try:
+                encoded = PyUnicode_AsUTF8String(<object> value)
+            except UnicodeEncodeError:
+                return False
+            return self.put_binary(column, row, <PyObject*> encoded)
+        return self.put_flat(column, row, PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value))
+
+    cdef bint put_binary(self, Column* column, Py_ssize_t row, PyObject* value) except -1:
+        return self.put_flat(column, row, PyBytes_AS_STRING(<object> value), PyBytes_GET_SIZE(<object> value))
+
+    cdef bint put_flat(self, Column* column, Py_ssize_t row, const char* text, Py_ssize_t nbytes) except -1:
+        if column.data.size + column.text.size + nbytes > self.column_bytes_max:
+            return False
+        put_text(column, row, text, nbytes)
+        self.added += 4 + nbytes
+        return True
+
+    # -- values that take Python code ----------------------------------------------------------
+    cdef bint hold(self, PyObject** values, Py_ssize_t first, Py_ssize_t end) except -1:
+        """Owns the values from here on: what runs now may drop the caller's references."""
+        cdef Py_ssize_t index
+        for index in range(first, end):
+            Py_INCREF(<object> values[index])
+        self.held_from, self.held_end = first, end
+        return True
+
+    cdef int let_go(self) except -1:
+        cdef Py_ssize_t index, first = self.held_from, end = self.held_end
+        self.held_from = self.held_end = 0
+        for index in range(first, end):
+            Py_DECREF(<object> self.values[index])
+        return 0
+
+    cdef bint store_natural(self, Table table, Plan plan, Py_ssize_t index, object value) except -1:
+        """A value of ``columns=`` by `convert.natural`; False when that makes it NULL."""
+        name = plan.names[index]
+        try:
+            found = convert.natural(value)
+        except REFUSED as why:
+            raise faults.refused(table.text, name, why) from None
+        if found is None:
+            return False
+        self.store(table, plan.cells[index].column, name, plan.encoded[index], found[0], found[1])
+        return True
+
+    cdef int store(
+        self, Table table, Column* column, object name, object encoded, object column_type, object value
+    ) except -1:
+        """A stored form (`convert`), checked; InputError names table and column."""
+        try:
+            if column.type == 0:
+                table.enter(column, column_type, encoded)
+            elif column.type != column_type:
+                if column.type != DOUBLE_T or column_type != LONG_T:
+                    raise faults.type_changed(column.type, column_type)
+                value = convert.exact_double(value)
+            if column.type == SYMBOL_T:
+                value = self.symbol_id(convert.symbol_text(value), table.text, name)
+            elif column.storage == OFFSETS:
+                if column.data.size + column.text.size + <Py_ssize_t> len(value) > self.column_bytes_max:
+                    raise faults.column_full()
+            else:
+                value = convert.fitted(ColumnType(column.type), value)
+            self.put(column, table.row_count, value)
+        except REFUSED as why:
+            raise faults.refused(table.text, name, why) from None
+        if convert.reads_as_null(ColumnType(column.type), value):
+            self.sentinels.say(table.text, name, value)
+        return 0
+
+    cdef int put(self, Column* column, Py_ssize_t row, object value) except -1:
+        """A stored form that is good in itself; Refused when the column's other values forbid it."""
+        cdef double real
+        cdef float small
+        cdef Py_ssize_t before
+        cdef int kind = column.type
+        pad(column, row)
+        before = column.data.size + column.text.size
+        if kind == BOOLEAN_T:
+            put_bit(column, row, bool(value))
+        elif kind == DOUBLE_T:
+            real = value
+            put_8(column, row, &real if real == real else <double*> &DOUBLE_NAN)
+        elif kind == FLOAT_T:
+            small = <float> (<double> value)
+            put_bytes(column, row, <char*> &small if small == small else <char*> &column.sentinel, 4)
+        elif kind == SYMBOL_T:
+            put_varint(column, row, value)
+        elif column.storage == OFFSETS:
+            put_text(column, row, PyBytes_AS_STRING(value), len(value))
+        elif kind in DECIMAL_TYPES:
+            self.put_decimal(column, row, value[0], value[1])
+        elif kind == GEOHASH_T:
+            self.put_geohash(column, row, value[0], value[1])
+        elif kind == DOUBLE_ARRAY_T or kind == LONG_ARRAY_T:
+            self.put_array(column, row, value[0], value[1])
+        else:
+            if kind != UUID_T:
+                width, signed = INT_FORMS[kind]
+                value = int(value).to_bytes(width, "little", signed=signed)
+            if len(value) != column.width:
+                raise faults.Refused(f"{len(value)} bytes are no {ColumnType(kind).name}")
+            put_bytes(column, row, PyBytes_AS_STRING(value), column.width)
+        if column.storage >= FIXED:
+            self.added += column.data.size + column.text.size - before
+        return 0
+
+    cdef int put_decimal(self, Column* column, Py_ssize_t row, object unscaled, int scale) except -1:
+        """At the column's scale; all values move to a larger one when this value has it."""
+        cdef Py_ssize_t at
+        kind = ColumnType(column.type)
+        if column.shared and scale > column.shared - 1:
+            for at in range(0, column.data.size, column.width):
+                earlier = int.from_bytes(column.data.data[at : at + column.width], "little", signed=True)
+                convert.rescaled(kind, earlier, column.shared - 1, scale)
+            wire = int(unscaled).to_bytes(column.width, "little", signed=True)
+            begin(column, row, 0, 0)  # the marks of before the rescale: they undo both
+            rescale(column, scale, column.width)
+            self.rescaled = True
+            memcpy(column.data.data + column.data.size, PyBytes_AS_STRING(wire), column.width)
+            column.data.size += column.width
+            column.rows = row + 1
+            return 0
+        if column.shared:
+            unscaled = convert.rescaled(kind, unscaled, scale, column.shared - 1)
+        wire = int(unscaled).to_bytes(column.width, "little", signed=True)
+        put_bytes(column, row, PyBytes_AS_STRING(wire), column.width)
+        if not column.shared:
+            column.shared = scale + 1
+        return 0
+
+    cdef int put_geohash(self, Column* column, Py_ssize_t row, object bits, int precision) except -1:
+        if column.shared:
+            convert.fit_precision(column.shared, precision)
+        column.width = (precision + 7) // 8
+        wire = int(bits).to_bytes(column.width, "little")
+        put_bytes(column, row, PyBytes_AS_STRING(wire), column.width)
+        column.shared = precision
+        return 0
+
+    cdef int put_array(self, Column* column, Py_ssize_t row, object shape, object elements) except -1:
+        if column.shared:
+            convert.fit_dimensions(column.shared, len(shape))
+        wire = b"".join([bytes([len(shape)]), *[int(n).to_bytes(4, "little") for n in shape], elements])
+        put_bytes(column, row, PyBytes_AS_STRING(wire), len(wire))
+        column.shared = len(shape)
+        return 0
+
+    cdef object symbol_id(self, str text, str table, object name):
+        known = self.ids.get(text)
+        if known is not None:
+            return known
+        symbols = self.symbols
+        new = symbols.intern(text, table, name)
+        needed = symbols.entries_nbytes(new, new + 1) + sizes.SYMBOL_MESSAGE_BYTES
+        if 0 < self.row_bytes_max < needed:
+            raise faults.symbol_too_large(table, text, needed, self.row_bytes_max)
+        return new
+
+    # -- the end of a row ----------------------------------------------------------------------
+    cdef int finish(self, Table table, Py_ssize_t count, object at) except -1:
+        """The designated timestamp, and what the row must be as a whole."""
+        cdef int64_t number
+        cdef PyTypeObject* kind = Py_TYPE(<PyObject*> at)
+        if kind == NANOS or kind == MICROS:
+            number = int64_of(at)
+            if number >= 0:
+                self.put_at(table, NANOS_T if kind == NANOS else TIMESTAMP_T, number)
+            else:
+                self.convert_at(table, count, at)
+        else:
+            self.convert_at(table, count, at)
+        if table.order_count > self.columns_max:
+            raise faults.too_many_columns(table.text)
+        if self.row_bytes_max and (
+            ROW_OVERHEAD + table.static_nbytes + table.order_count + table.sentinel_nbytes + self.added
+            > self.row_bytes_max
+        ):
+            self.check_row_size(table)
+        return 0
+
+    cdef int convert_at(self, Table table, Py_ssize_t count, object at) except -1:
+        """``at`` by `convert.designated`."""
+        try:
+            found = convert.designated(at)
+        except REFUSED as why:
+            raise faults.at_refused(table.text, why) from None
+        if found is not None:
+            return self.put_at(table, found[0], found[1])
+        if not count:
+            raise faults.no_value(table.text)
+        return 0
+
+    cdef int put_at(self, Table table, int column_type, int64_t number) except -1:
+        cdef Column* column = table.columns[0]
+        if column.type == 0:
+            table.enter(column, column_type, b"")
+        elif column.type != column_type:
+            raise faults.mixed_units(table.text, column_type, column.type)
+        put_8(column, table.row_count, &number)
+        self.added += 8
+        return 0
+
+    cdef int check_row_size(self, Table table) except -1:
+        """FrameTooLarge when a message of this row alone would be above the limit."""
+        cdef Py_ssize_t index, total, row = table.row_count, cells = 0
+        cdef Column* column
+        total = sizes.alone_nbytes(table.name, [])
+        for index in range(table.order_count):
+            column = table.order[index]
+            if column.rows == row + 1:
+                cells += 1
+                total += 1 + column.name_size + 2 + <Py_ssize_t> sizes.column_nbytes(ColumnType(column.type))
+                if column.storage >= FIXED:
+                    total += column.data.size - column.mark_data + column.text.size - column.mark_text
+                else:
+                    total += column.width
+        total += <Py_ssize_t> sizes.varint_nbytes(cells) - 1
+        if total > self.row_bytes_max:
+            raise faults.row_too_large(table.text, total, self.row_bytes_max)
+        return 0
+
+    cdef void undo(self, Table table) noexcept:
+        """Back to before the row."""
+        cdef Py_ssize_t index
+        table.leave_since(self.order_before)
+        for index in range(table.order_count):
+            take_back(table.order[index], table.row_count)
+        if PyDict_Size(self.ids) > self.symbols_before:
+            self.symbols.truncate(self.symbols_before)
+
+    cdef int commit(self, Table table) except -1:
+        """The row stays; then the triggers."""
+        cdef Py_ssize_t index
+        cdef bint first = self.row_total == 0
+        if self.rescaled:
+            for index in range(table.order_count):
+                keep(table.order[index])
+        if table.row_count == 0:
+            self.batch.append(table)
+        table.row_count += 1
+        self.row_total += 1
+        table.data_nbytes += self.added
+        self.tables_nbytes -= table.bound
+        table.bound = table.measured()
+        self.tables_nbytes += table.bound
+        if first and self.on_first_row is not None:
+            self.on_first_row()
+        if self.on_trigger is not None:
+            if (self.row_trigger and self.row_total >= self.row_trigger) or (
+                self.byte_trigger
+                and self.tables_nbytes + self.new_symbols_nbytes() >= self.byte_trigger
+                and self.nbytes >= self.byte_trigger
+            ):
+                self.on_trigger()
+        return 0
+
+
+cdef inline int64_t int64_of(object wrapper) except? -1:
+    """The number in a TimestampMicros or TimestampNanos."""
+    return spoolq_slot(INT64_SLOT, wrapper)
+
+
+cdef inline PyObject** items_of(tuple values) noexcept:
+    return (<PyTupleObject*> <PyObject*> values).ob_item
+
