@@ -29,7 +29,6 @@ def extensions() -> list[Extension]:
             depends=[str(path) for path in sorted(Path("src").rglob("*.h"))],
             include_dirs=["src"],  # headers are named from the package's root: spoolq/spool/marks.h
             extra_compile_args=["-O3", "-fno-strict-aliasing"],
-            optional=not required,
         )
         for source in sources
     ]
@@ -38,6 +37,8 @@ def extensions() -> list[Extension]:
         language_level=3,
         compiler_directives={"boundscheck": False, "wraparound": False, "freethreading_compatible": False},
     )
+    for extension in built:
+        extension.optional = not required  # set here: cythonize does not carry it over
     return built
 
 
