@@ -149,6 +149,12 @@ def test_a_difference_that_no_rule_makes_fails() -> None:
         explain(batches, theirs, mine)
 
 
+@pytest.mark.parametrize("precision", [1, 7, 8, 9, 16, 24, 25, 32, 40, 48, 56, 60])
+def test_a_geohash_has_a_bitmap_where_its_bits_fill_its_bytes(peer: RecordingPeer, precision: int) -> None:
+    for bits in {0, 1, (1 << precision) - 1}:
+        assert not differs_by(peer, [[row({"a": Geohash(bits, precision)})]])
+
+
 def test_2047_columns_and_a_timestamp_are_equal(peer: RecordingPeer) -> None:
     assert not differs_by(peer, [[row({f"c{index}": index for index in range(2047)})]])
 
@@ -166,7 +172,7 @@ def test_long_batches_are_equal(peer: RecordingPeer, seed: int) -> None:
                 "x": chance.choice((*null, chance.getrandbits(62))),
                 "b": chance.choice((*null, True, False)),
                 "text": chance.choice((*null, "", "é" * chance.randrange(200))),
-                "geo": chance.choice((*null, Geohash(127, 7))),
+                "geo": chance.choice((*null, Geohash(1, 8))),
                 "char": chance.choice((*null, Char("x"))),
                 "wide": chance.choice((*null, Long256(1 << chance.randrange(256)))),
             }

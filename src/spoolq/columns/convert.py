@@ -255,6 +255,8 @@ def check_decimal(column_type: ColumnType, unscaled: int) -> None:
 def _array(value: Any) -> tuple[ColumnType, Any]:
     if value.dtype != "float64":
         raise Refused(f"an array of {value.dtype} cannot be stored; convert it with .astype('float64')")
+    if hasattr(value, "mask"):
+        raise Refused("a masked array cannot be stored: its masked elements have no value; use .filled(nan)")
     return ColumnType.DOUBLE_ARRAY, array_form(value)
 
 

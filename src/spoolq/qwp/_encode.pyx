@@ -224,7 +224,8 @@ cdef void measure(Slice* part, Column* column, Py_ssize_t first, Py_ssize_t end,
     part.size = 1 + part.data_size
     if column.storage == SENTINEL:
         return
-    part.bitmap = part.nulls != 0 or (column.type == GEOHASH_T and looks_null(part))
+    # A geohash that fills its bytes: all ones would read as NULL without a bitmap (wire.md 4.8).
+    part.bitmap = part.nulls != 0 or (column.type == GEOHASH_T and not column.shared & 7)
     if part.bitmap:
         part.size += (part.rows + 7) >> 3
     if column.storage == OFFSETS:
@@ -238,20 +239,6 @@ cdef void measure(Slice* part, Column* column, Py_ssize_t first, Py_ssize_t end,
         part.size += 1
     elif gorilla and (column.type == TIMESTAMP_T or column.type == NANOS_T):
         measure_timestamps(part)
-
-
-cdef bint looks_null(const Slice* part) noexcept nogil:
-    """Whether a geohash has all bits of its bytes set, which without a bitmap reads as NULL (wire.md 4.8)."""
-    cdef Py_ssize_t at, index, width = part.column.width
-    if part.column.shared & 7:
-        return False
-    for at in range(part.values):
-        for index in range(width):
-            if <uint8_t> part.data[at * width + index] != 0xFF:
-                break
-        else:
-            return True
-    return False
 
 
 # -- Gorilla (wire.md 4.5): see `gorilla` for the table of codes ----------------------------------

@@ -103,17 +103,17 @@ def _column(column: Column, values: list[Any], gorilla: bool) -> bytes:
         null = SENTINELS[column_type]
         return b"\0" + b"".join(null if value is None else _fixed(column_type, value) for value in values)
     present = [value for value in values if value is not None]
-    if len(present) == len(values) and not _looks_null(column, present):
+    if len(present) == len(values) and not _could_look_null(column):
         return b"\0" + _packed(column, present, gorilla)
     return b"\1" + _bitmap([value is None for value in values]) + _packed(column, present, gorilla)
 
 
-def _looks_null(column: Column, present: list[Any]) -> bool:
-    """A geohash of all ones that fills its bytes would read as NULL without a bitmap (wire.md 4.8)."""
-    bits = column.precision
-    if bits is None or bits % 8:
-        return False
-    return any(value[0] == (1 << bits) - 1 for value in present)
+def _could_look_null(column: Column) -> bool:
+    """A geohash that fills its bytes: all ones would read as NULL without a bitmap (wire.md 4.8).
+
+    The official client gives such a column its bitmap whatever the values are, and so do we.
+    """
+    return column.precision is not None and column.precision % 8 == 0
 
 
 def _fixed(column_type: ColumnType, value: Any) -> bytes:
