@@ -37,7 +37,7 @@ def header(
 
 def column(code: int, data: bytes, rows: int = 1, name: str | bytes = "v", **options: int) -> bytes:
     """A message with one table of one column."""
-    return message(block("t", rows, (name, code, data)), **options)  # type: ignore[arg-type]
+    return message(block("t", rows, (name, code, data)), **options)
 
 
 def dictionary(section: bytes) -> bytes:
@@ -81,7 +81,7 @@ ROWS: dict[str, tuple[bytes, int, str]] = {
     "count above the bytes left": (dictionary(b"\0\3\0\0"), 0x05, ""),
     "entry cut": (dictionary(b"\0\1\5ab"), 0x05, ""),
     "entry not UTF-8": (dictionary(b"\0\1\1\xff"), 0x05, ""),
-    "symbol id": (column(0x09, b"\0\1", dictionary=(0, ["a"])), 0x05, "symbol index out of range"),  # type: ignore[arg-type]
+    "symbol id": (column(0x09, b"\0\1", dictionary=(0, ["a"])), 0x05, "symbol index out of range"),
     "local symbol id": (column(0x09, b"\0\1\1a\1", flags=0), 0x05, "symbol index out of range"),
     "local dictionary above the bytes left": (column(0x09, b"\0\x09\1a\0", flags=0), 0x05, ""),
     "empty table name": (message(block("", 1, STAMP)), 0x05, ""),
@@ -97,10 +97,10 @@ ROWS: dict[str, tuple[bytes, int, str]] = {
     "column count bit 63": (raw_block(string("t"), b"\1", BIT_63), 0x05, ""),
     "row count of 63 bits": (raw_block(string("t"), BIG, b"\1"), 0x05, ""),
     "rows without columns": (raw_block(string("t"), b"\1", b"\0"), 0x05, ""),
-    "long column name": (column(0x05, longs(1), name="x" * 128), 0x05, ""),  # type: ignore[arg-type]
-    "column name not UTF-8": (column(0x05, longs(1), name=b"\xff"), 0x05, ""),  # type: ignore[arg-type]
-    **{f"column name {name!r}": (column(0x05, longs(1), name=name), 0x06, "t") for name in ("a.b", "a-b", "a?", "\r")},  # type: ignore[arg-type]
-    "empty name of a LONG": (column(0x05, longs(1), name=""), 0x05, ""),  # type: ignore[arg-type]
+    "long column name": (column(0x05, longs(1), name="x" * 128), 0x05, ""),
+    "column name not UTF-8": (column(0x05, longs(1), name=b"\xff"), 0x05, ""),
+    **{f"column name {name!r}": (column(0x05, longs(1), name=name), 0x06, "t") for name in ("a.b", "a-b", "a?", "\r")},
+    "empty name of a LONG": (column(0x05, longs(1), name=""), 0x05, ""),
     "two empty names": (message(block("t", 1, STAMP, STAMP)), 0x05, ""),
     "designated by both names": (message(block("t", 1, STAMP, ("timestamp", 0x0A, longs(1)))), 0x05, ""),
     "names equal ignoring case": (message(block("t", 1, ("Ä", 5, longs(1)), ("ä", 5, longs(1)))), 0x05, ""),
@@ -180,7 +180,7 @@ TAKEN: dict[str, bytes] = {
     "2048 columns": message(block("t", 1, *((f"c{n}", 1, b"\0\1") for n in range(2_047)), STAMP)),
     "an all-null array nobody knows": column(0x11, b"\1\1"),
     "a name with a dash, a blank and a dot": message(block(" t-a.b", 1, STAMP)),
-    "a name with U+0010": column(0x05, longs(1), name="\x10"),  # type: ignore[arg-type]
+    "a name with U+0010": column(0x05, longs(1), name="\x10"),
     "127 bytes of name": message(block("é" * 63 + "x", 1, STAMP)),
 }
 
@@ -195,17 +195,17 @@ def test_what_is_no_fault(payload: bytes) -> None:
 
 
 SECOND: dict[str, tuple[bytes, int]] = {
-    "illegal column name, known table": (column(0x05, longs(1), name="a.b"), 0x09),  # type: ignore[arg-type]
-    "LONG into VARCHAR": (column(0x05, longs(1), name="text"), 0x03),  # type: ignore[arg-type]
+    "illegal column name, known table": (column(0x05, longs(1), name="a.b"), 0x09),
+    "LONG into VARCHAR": (column(0x05, longs(1), name="text"), 0x03),
     "DOUBLE into LONG": (column(0x07, b"\0" + struct.pack("<d", 1.5)), 0x03),
     "VARCHAR into LONG": (column(0x0F, b"\0" + struct.pack("<2I", 0, 1) + b"1"), 0x03),
     "UUID into LONG": (column(0x0C, b"\0" + bytes(16)), 0x03),
-    "LONG as the designated timestamp": (column(0x05, longs(1), name="timestamp"), 0x03),  # type: ignore[arg-type]
+    "LONG as the designated timestamp": (column(0x05, longs(1), name="timestamp"), 0x03),
     "array of other dimensions": (
-        column(0x11, b"\0\2" + struct.pack("<2i", 0, 0), name="array"),  # type: ignore[arg-type]
+        column(0x11, b"\0\2" + struct.pack("<2i", 0, 0), name="array"),
         0x03,
     ),
-    "geohash of another precision": (column(0x0E, b"\0\5\1", name="geo"), 0x03),  # type: ignore[arg-type]
+    "geohash of another precision": (column(0x0E, b"\0\5\1", name="geo"), 0x03),
     "micros that do not fit nanos": (
         message(block("nanos", 1, ("", 0x0A, longs(1 << 62)))),
         0x09,
@@ -258,7 +258,7 @@ def test_too_many_columns_over_messages() -> None:
         client.upgrade()
         client.message(one_row())
         assert client.answer()[0] == 0
-        client.message(column(0x05, longs(1), name="w"))  # type: ignore[arg-type]
+        client.message(column(0x05, longs(1), name="w"))
         assert error_of(client.answer())[:2] == (0x09, 1)
 
 
