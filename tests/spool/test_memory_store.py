@@ -168,22 +168,50 @@ def test_a_run_is_bounded_by_frames_and_bytes_but_never_empty() -> None:
         run.release()
 
 
-def test_mgr_01_a_spare_is_ready_ahead_of_need_and_mgr_02_the_cap_stops_it() -> None:
+def test_mgr_01_a_spare_is_ready_ahead_of_need_and_the_keeper_is_told() -> None:
+    store, told = MemoryStore(100, 400), []
+    store.on_work = lambda: told.append(store.keep_due_millis(7))
+    assert store.keep_due_millis(7) == 7
+    assert not store.keep(7)
+    assert store.keep_due_millis(7) is None
+    assert store.stats().allocated_nbytes == 200
+    put(store, bytes(60))
+    assert told == []
+    put(store, bytes(60))
+    assert told == [7]  # the spare was used: the next one is due
+    assert store.stats().allocated_nbytes == 200
+
+
+def test_mgr_02_the_cap_stops_spares_and_an_ack_resumes_them() -> None:
     store = MemoryStore(100, 300)
-    assert store.needs_spare
-    store.make_spare()
-    assert not store.needs_spare
-    assert store.stats().allocated_nbytes == 200
-    put(store, bytes(60))
-    put(store, bytes(60))
-    assert store.stats().allocated_nbytes == 200
-    store.make_spare()
-    put(store, bytes(60))
-    store.make_spare()
+    for _ in range(3):
+        put(store, bytes(60))
+    assert store.keep_due_millis(0) is None
+    store.keep(0)
     assert store.stats().allocated_nbytes == 300
-    assert not store.needs_spare
-    store.acknowledge(1)
+    assert put(store, bytes(60)) is None
+    store.acknowledge(1)  # two segments go, the first is the spare
+    assert store.stats().allocated_nbytes == 200
     assert put(store, bytes(60)) == 3
+    store.keep(0)
+    assert store.stats().allocated_nbytes == 300
+
+
+def test_mgr_07_close_is_idempotent_and_ends_the_keepers_part() -> None:
+    store = MemoryStore(100, 300)
+    put(store, bytes(60))
+    store.close()
+    store.close()
+    assert store.keep_due_millis(0) is None
+    store.keep(0)
+    assert store.stats().allocated_nbytes == 0
+    assert not store.acknowledge(0)
+    assert store.run(0, 1, 1_000) is None
+    with pytest.raises(StorageError, match="closed"):
+        store.reserve(1)
+    with pytest.raises(StorageError, match="sf_dir"):
+        store.sync()
+    assert store.synced_fsn == -1
 
 
 def test_mgr_03_filling_to_the_smallest_cap_and_acking_recovers_twice() -> None:
@@ -263,8 +291,8 @@ class StoreModel(RuleBasedStateMachine):
         self.acked = max(self.acked, min(self.acked + step, len(self.published) - 1))
 
     @rule()
-    def make_spare(self) -> None:
-        self.store.make_spare()
+    def keep(self) -> None:
+        self.store.keep(0)
 
     @precondition(lambda self: self.acked + 1 < len(self.published))
     @rule(data=st.data(), max_frames=st.integers(1, 9), max_nbytes=st.integers(1, 500))

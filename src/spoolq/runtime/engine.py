@@ -89,6 +89,7 @@ class Engine:
             interval_millis=config.auto_flush_interval_millis or None,
             append_deadline_millis=config.sf_append_deadline_millis,
             report=self._timer_failed,
+            on_room=self.progress.advanced,
         )
         self.loop: IoLoop | None = None
         self._thread: threading.Thread | None = None

@@ -1,6 +1,6 @@
 """The keeper: the thread of one open slot that does what must not wait for the socket.
 
-Now: the flush deadline and the spares.  (Trim, watermark and syncs of the disk store join it.)
+The flush deadline, and what the store asks for by `Store.keep`: spares, syncs, watermark, trim.
 
 - `row_buffered` is the row buffer's ``on_first_row``: the buffer was empty and has a row now.
   ``auto_flush_interval`` runs from there; when it is over the keeper publishes the rows itself
@@ -36,7 +36,8 @@ class Keeper:
     """Flush deadline and spares of one sender.
 
     ``publish`` is `Publisher.publish`; ``interval_millis`` is None when the deadline is off;
-    ``report`` is told of a failed timer flush, and None when one succeeded after it.
+    ``report`` is told of a failed timer flush, and None when one succeeded after it; ``on_room`` is
+    called when an append that waits for room may be tried again.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Keeper:
         interval_millis: int | None,
         append_deadline_millis: int,
         report: Callable[[SpoolqError | None], None],
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._rows = rows
         self._store = store
@@ -57,6 +59,8 @@ class Keeper:
         self._interval_millis = interval_millis
         self._append_deadline_millis = append_deadline_millis
         self._report = report
+        self._on_room = on_room
+        store.on_work = self.wake
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -101,8 +105,8 @@ class Keeper:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            if self._store.needs_spare:
-                self._store.make_spare()
+            if self._store.keep(self._clock.now_millis()):
+                self._on_room()
             if self._is_due():
                 self._flush()
 
@@ -110,9 +114,11 @@ class Keeper:
         """Waits until there is something to do; False when the thread has to end."""
         with self._condition:
             while not self._stopping:
-                if self._store.needs_spare or self._is_due():
+                now = self._clock.now_millis()
+                times = (self._due_millis(), self._store.keep_due_millis(now))
+                due = min((at for at in times if at is not None), default=None)
+                if due is not None and due <= now:
                     return True
-                due = self._due_millis()
                 # Set before the wait gives up the condition: a row that comes from now on wakes us.
                 self._dormant = due is None
                 self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())

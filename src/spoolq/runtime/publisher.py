@@ -114,6 +114,11 @@ class Publisher:
         fsn = store.published_fsn + 1
         try:
             encode.write(self._rows, room.view, cut, gorilla=self._gorilla)
+            symbols = self._symbols
+            if cut is None:
+                store.write_ahead(symbols, symbols.published_count, len(symbols))
+            else:
+                store.write_ahead(symbols, cut.symbol_start, cut.symbol_end)
             store.publish(room)
         finally:
             if store.published_fsn >= fsn:

@@ -88,8 +88,8 @@ class SlotLock:
     def _close_in_child(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):
-                os.close(file.fd)
+            with contextlib.suppress(StorageError):
+                self._files.close(file)
 
 
 def logical_lock(files: Files, sf_dir: str, sender_id: str) -> SlotLock:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable
 
 from spoolq import limits
+from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
 from spoolq.spool.store import StoreStats
@@ -47,6 +49,7 @@ class MemoryStore(Appender):
         self.active = self._segments[-1]
         self._spare: Segment | None = None
         self._closed = False
+        self.on_work: Callable[[], None] | None = None
 
     @property
     def frame_nbytes_max(self) -> int:
@@ -68,7 +71,10 @@ class MemoryStore(Appender):
             if not self._rotate():
                 return None
             self.active = self._segments[-1]
-            return self.active.reserve(nbytes)
+            room = self.active.reserve(nbytes)
+        if self.on_work is not None:
+            self.on_work()  # the spare was used
+        return room
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """Published frames from ``first_fsn`` on, of one segment; None when there is none."""
@@ -91,18 +97,29 @@ class MemoryStore(Appender):
             return self._trim() or active_is_free
 
     @property
-    def needs_spare(self) -> bool:
-        """Whether the keeper should call `make_spare`."""
-        return (
-            self._spare is None and not self._closed and self._allocated() + self._segment_nbytes <= self._total_nbytes
-        )
+    def dense(self) -> bool:
+        """Never: nothing is recovered from memory, so delta frames need no symbols beside them."""
+        return False
 
-    def make_spare(self) -> None:
-        """Prepares the next segment ahead of need."""
-        made = self._new_segment(0)
-        with self._lock:
-            if self.needs_spare:
-                self._spare = made
+    def write_ahead(self, symbols: SymbolTable, first: int, end: int) -> None:
+        """Nothing to do: see `dense`."""
+
+    def keep_due_millis(self, now_millis: int) -> int | None:
+        """At once while there is no spare and the cap takes one; else never."""
+        return now_millis if self._needs_spare() else None
+
+    def keep(self, now_millis: int) -> bool:
+        """Prepares the next segment ahead of need.  (An append makes its own when this comes too late.)"""
+        if self.keep_due_millis(now_millis) is not None:
+            made = self._new_segment(0)
+            with self._lock:
+                if self._needs_spare():
+                    self._spare = made
+        return False
+
+    def sync(self) -> None:
+        """Raises StorageError: memory does not survive a power cut."""
+        raise StorageError("this sender keeps its frames in memory, which nothing can sync; set sf_dir to keep them")
 
     def stats(self) -> StoreStats:
         """A snapshot."""
@@ -120,6 +137,11 @@ class MemoryStore(Appender):
             self._closed = True
             self.active = self._spare = None
             self._segments.clear()
+
+    def _needs_spare(self) -> bool:
+        return (
+            self._spare is None and not self._closed and self._allocated() + self._segment_nbytes <= self._total_nbytes
+        )
 
     def _new_segment(self, base: int) -> Segment:
         return Segment(base, self._segment_nbytes, Memory(self._segment_nbytes))

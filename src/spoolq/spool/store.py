@@ -1,31 +1,41 @@
-"""The store: what every body of the durable log offers (memory now, disk behind the same names).
+"""The store: what every body of the durable log offers, in memory and on disk.
 
 Who calls what:
 
-- the producer, holding the sender's lock: `reserve`, then fill the room, then `publish` or `abandon`;
+- the producer, holding the sender's lock: `reserve`, then fill the room, then `write_ahead`, then
+  `publish` or `abandon`;
 - the I/O thread: `run`, `acknowledge`;
-- the keeper: `needs_spare`, `make_spare`;
+- the keeper: `keep`, when `keep_due_millis` says so; `on_work` is called when it has to look again;
 - anyone: the watermarks, `stats`.
 
 A frame's FSN is given at `publish`, never before, so a failed append consumes none.  What `publish`
 returned is visible to `run` at once and stays until it is acknowledged.  No call waits: when the cap
-blocks, `reserve` gives None, and after an `acknowledge` that returned True it is worth asking again.
+or the keeper blocks, `reserve` gives None, and after an `acknowledge` or a `keep` that returned True
+it is worth asking again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from spoolq.columns.symbols import SymbolTable
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """A snapshot: frames not acknowledged, bytes of all segments, the cap, number of segments."""
+    """A snapshot: frames not acknowledged, bytes of all segments, the cap, number of segments.
+
+    ``trouble`` says what the keeper cannot do now (empty: nothing), ``failures`` counts its failed tries.
+    """
 
     frames_unacked: int
     allocated_nbytes: int
     total_nbytes_max: int
     segments: int
+    trouble: str = ""
+    failures: int = 0
 
 
 class Room(Protocol):
@@ -78,8 +88,15 @@ class Store(Protocol):
         """Largest payload one segment takes."""
 
     @property
-    def needs_spare(self) -> bool:
-        """Whether the keeper should call `make_spare`."""
+    def synced_fsn(self) -> int:
+        """Newest frame that survives a power cut; -1 when none (always, in memory)."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether each frame must carry all its symbols, because they cannot be written ahead."""
+
+    on_work: Callable[[], None] | None
+    """Called from any thread, without a lock of the store, when `keep_due_millis` may have changed."""
 
     def reserve(self, nbytes: int) -> Room | None:
         """Room for a payload of ``nbytes``; None while the cap blocks.
@@ -94,8 +111,14 @@ class Store(Protocol):
         ``room`` is what `reserve` of this very store gave.  Raises StorageError for a stale one.
         """
 
+    def write_ahead(self, symbols: SymbolTable, first: int, end: int) -> None:
+        """Stores the symbols of the frame about to be published; ``first`` to ``end`` are its new ids.
+
+        Called for every frame that is not dense.  `abandon` takes it back.  Raises StorageError.
+        """
+
     def abandon(self, room: Any) -> None:
-        """Nothing happened."""
+        """Nothing happened: no byte of the room and none of its symbols stay."""
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """Published frames from ``first_fsn`` on, of one segment; at least one when there is one."""
@@ -103,11 +126,17 @@ class Store(Protocol):
     def acknowledge(self, fsn: int) -> bool:
         """Settles all frames up to ``fsn``, clamped to published; only rises.  True when room was freed."""
 
-    def make_spare(self) -> None:
-        """Prepares the next segment ahead of need."""
+    def keep_due_millis(self, now_millis: int) -> int | None:
+        """When `keep` has something to do (a time at or before now: at once); None when nothing."""
+
+    def keep(self, now_millis: int) -> bool:
+        """Does what is due: spares, syncs, watermark, trim.  True when a waiting append may be tried again."""
+
+    def sync(self) -> None:
+        """Everything published before the call survives a power cut afterwards.  Raises StorageError."""
 
     def stats(self) -> StoreStats:
         """A snapshot."""
 
     def close(self) -> None:
-        """Frees the memory; a second call does nothing."""
+        """Ends it; a second call does nothing.  On disk: raises the first error when all was done."""
