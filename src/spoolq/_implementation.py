@@ -20,6 +20,7 @@ _CHOICES = ("compiled", "plain")
 _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
     "spoolq.columns._column",
     "spoolq.columns._rows",
+    "spoolq.link._mask",
     "spoolq.qwp._encode",
     "spoolq.spool._crc",
     "spoolq.spool._mapping",

@@ -33,6 +33,7 @@ GEOHASH_BITS_MAX: Final = 60
 
 # --- responses (wire.md 5) -----------------------------------------------------------------------
 ERROR_TEXT_BYTES_MAX: Final = 1_024
+RESPONSE_BYTES_MAX: Final = 16 << 20  # an OK for 65,535 tables with the longest names has 9 MB
 
 # --- upgrade (wire.md 1.2; the bounds are the Rust core's) ----------------------------------------
 RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, connect
+from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, authorization, connect
 from spoolq.link.connection import Connection
 from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
+from spoolq.link.tls import TlsOptions
 
 __all__ = [
     "Binary",
@@ -17,5 +18,7 @@ __all__ = [
     "Inbound",
     "Kind",
     "Lost",
+    "TlsOptions",
+    "authorization",
     "connect",
 ]

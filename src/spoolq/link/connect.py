@@ -1,8 +1,15 @@
-"""Makes a connection: resolve, TCP, upgrade (wire.md 1).
+"""Makes a connection: resolve, TCP, TLS, upgrade (wire.md 1, behaviour.md 5.2).
 
 `connect` blocks its thread, but every wait also looks at a wake descriptor: when that becomes
-readable the attempt ends with ``CANCELLED``.  Whatever fails raises `ConnectFailure` and leaves no
-descriptor.  Secrets are never part of a text.
+readable the attempt ends with ``CANCELLED``.  One call cannot be cut short: `socket.getaddrinfo`,
+which takes as long as the system's resolver does.  The addresses of a host are tried in the
+resolver's order until one takes the TCP connection; what happens behind that is the host's answer.
+
+Whatever fails raises `ConnectFailure` and leaves no descriptor.  Secrets are never part of a text,
+and what a peer said is made printable.
+
+Bounds: TCP connect of one address, TLS handshake, upgrade response, and the refusal's body each
+have a time of their own; ``limit_millis`` bounds all of them together.
 """
 
 from __future__ import annotations
@@ -18,10 +25,14 @@ from enum import Enum
 from typing import Any, Final
 
 from spoolq import limits
-from spoolq.link.connection import Connection
+from spoolq.link.connection import Connection, again
+from spoolq.link.tls import TlsFailure, TlsOptions, handshake
+from spoolq.printable import printable
 from spoolq.qwp import upgrade
 
 _USER_AGENT: Final = "spoolq"
+_BODY_MILLIS: Final = 1_000  # a refusal's body is a courtesy
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # a dead idle peer: 50 s
 
 
 class Kind(Enum):
@@ -29,6 +40,7 @@ class Kind(Enum):
 
     DNS = "dns"
     TCP = "tcp"
+    TLS = "tls"
     TIMEOUT = "timeout"
     AUTH = "auth"
     ROLE = "role"
@@ -59,11 +71,25 @@ class ConnectFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """``connect_millis``: TCP connect of one address; ``upgrade_millis``: until the response is read."""
+    """``connect_millis``: TCP connect of one address; ``upgrade_millis``: until the response is read.
+
+    ``tls`` None is plain ``ws``.  ``authorization`` is the whole header, see `authorization`.
+    """
 
     authorization: str | None = field(default=None, repr=False)
     connect_millis: int = 15_000
     upgrade_millis: int = 15_000
+    tls: TlsOptions | None = None
+    tls_millis: int = 5_000
+
+
+def authorization(username: str | None, password: str | None, token: str | None) -> str | None:
+    """The ``Authorization`` header of a configuration: bearer, basic, or None."""
+    if token is not None:
+        return f"Bearer {token}"
+    if username is not None and password is not None:
+        return upgrade.basic(username, password)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,81 +104,116 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
-def connect(endpoint: Endpoint, options: ConnectOptions, wake_fileno: int) -> Connection:
+def connect(
+    endpoint: Endpoint, options: ConnectOptions, wake_fileno: int, limit_millis: int | None = None
+) -> Connection:
     """A connection whose upgrade is complete.  Raises ConnectFailure."""
+    limit = _Limit(endpoint, wake_fileno, limit_millis)
+    sock: socket.socket = _tcp(endpoint, options, limit)
+    try:
+        if options.tls is not None:
+            waiter = limit.waiter(options.tls_millis, "the TLS handshake")
+            try:
+                sock = handshake(sock, endpoint.host, options.tls, lambda on, write: waiter.wait(on, write=write))
+            except TlsFailure as error:
+                raise ConnectFailure(Kind.TLS, f"{endpoint}: {error}") from None
+        return _upgrade(sock, endpoint, options, limit)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _tcp(endpoint: Endpoint, options: ConnectOptions, limit: _Limit) -> socket.socket:
+    """A connected socket of the first address that takes the connection."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConnectFailure(Kind.DNS, f"{endpoint} cannot be resolved: {error.strerror or error}") from None
-    failure = ConnectFailure(Kind.DNS, f"{endpoint} has no address")
+    except (OSError, UnicodeError) as error:
+        text = getattr(error, "strerror", None) or error
+        raise ConnectFailure(Kind.DNS, f"{endpoint} cannot be resolved: {text}") from None
+    failures: list[str] = []
     for family, _, protocol, _, address in found:
-        sock = socket.socket(family, socket.SOCK_STREAM, protocol)
         try:
-            sock.setblocking(False)
-            _tcp_connect(sock, address, endpoint, options, wake_fileno)
-            return _upgrade(sock, endpoint, options, wake_fileno)
+            return _tcp_connect(family, protocol, address, limit.waiter(options.connect_millis, "the TCP connect"))
+        except OSError as error:
+            text = os.strerror(error.errno) if error.errno else str(error)
         except ConnectFailure as error:
-            sock.close()
-            failure = error
-            if error.kind is not Kind.TCP:
+            if error.kind is not Kind.TIMEOUT:
                 raise
-        except BaseException:
-            sock.close()
-            raise
-    raise failure
+            text = "timed out"
+        failures.append(text if len(found) == 1 else f"{address[0]} {text}")
+    raise ConnectFailure(Kind.TCP, f"{endpoint} cannot be reached: {', '.join(failures) or 'it has no address'}")
+
+
+class _Limit:
+    """The time of one attempt, and what cancels it."""
+
+    def __init__(self, endpoint: Endpoint, wake_fileno: int, limit_millis: int | None) -> None:
+        self.endpoint = endpoint
+        self.wake_fileno = wake_fileno
+        self._end = None if limit_millis is None else time.monotonic() + limit_millis / 1_000
+
+    def waiter(self, millis: int, what: str) -> _Waiter:
+        """The next step may take so long, within the limit."""
+        end = time.monotonic() + millis / 1_000
+        return _Waiter(self, end if self._end is None else min(end, self._end), what)
 
 
 class _Waiter:
     """Waits for a socket, the wake descriptor or a deadline, whichever comes first."""
 
-    def __init__(self, endpoint: Endpoint, wake_fileno: int, millis: int, what: str) -> None:
-        self._endpoint = endpoint
-        self._wake = wake_fileno
-        self._deadline = time.monotonic() + millis / 1_000
+    def __init__(self, limit: _Limit, end: float, what: str) -> None:
+        self._limit = limit
+        self._end = end
         self._what = what
 
     def wait(self, sock: socket.socket, *, write: bool) -> None:
+        """Until the socket is ready; raises ConnectFailure."""
+        wake = self._limit.wake_fileno
         poll = select.poll()
         poll.register(sock, select.POLLOUT if write else select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        ready = poll.poll(max(0.0, self._deadline - time.monotonic()) * 1_000)
-        if any(descriptor == self._wake for descriptor, _ in ready):
-            raise ConnectFailure(Kind.CANCELLED, f"the connect to {self._endpoint} was cancelled")
+        poll.register(wake, select.POLLIN)
+        ready = poll.poll(max(0.0, self._end - time.monotonic()) * 1_000)
+        if any(descriptor == wake for descriptor, _ in ready):
+            raise ConnectFailure(Kind.CANCELLED, f"the connect to {self._limit.endpoint} was cancelled")
         if not ready:
-            raise ConnectFailure(Kind.TIMEOUT, f"{self._endpoint}: {self._what} timed out")
+            raise ConnectFailure(Kind.TIMEOUT, f"{self._limit.endpoint}: {self._what} timed out")
 
 
-def _tcp_connect(
-    sock: socket.socket, address: Any, endpoint: Endpoint, options: ConnectOptions, wake_fileno: int
-) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _tcp_connect(family: int, protocol: int, address: Any, waiter: _Waiter) -> socket.socket:
+    """One address; raises OSError, or what the waiter raises."""
+    sock = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         with contextlib.suppress(BlockingIOError):
             sock.connect(address)
-        _Waiter(endpoint, wake_fileno, options.connect_millis, "the TCP connect").wait(sock, write=True)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    except OSError as error:
-        code = error.errno or 0
-        raise ConnectFailure(Kind.TCP, f"{endpoint} cannot be reached: {os.strerror(code)}") from None
-    if code:
-        raise ConnectFailure(Kind.TCP, f"{endpoint} cannot be reached: {os.strerror(code)}")
+        waiter.wait(sock, write=True)
+        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code))
+        return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
-def _upgrade(sock: socket.socket, endpoint: Endpoint, options: ConnectOptions, wake_fileno: int) -> Connection:
+def _upgrade(sock: socket.socket, endpoint: Endpoint, options: ConnectOptions, limit: _Limit) -> Connection:
     key = base64.b64encode(os.urandom(16)).decode()
-    waiter = _Waiter(endpoint, wake_fileno, options.upgrade_millis, "the WebSocket upgrade response")
+    waiter = limit.waiter(options.upgrade_millis, "the WebSocket upgrade response")
     try:
         _send_all(sock, _request(endpoint, options, key), waiter)
         head, rest = _read_head(sock, endpoint, waiter)
         status, headers = _parse_head(head, endpoint)
         if status != 101:
-            raise _refused(status, headers, _body(sock, rest, waiter), endpoint)
+            raise _refused(status, headers, _body(sock, headers, rest, limit), endpoint)
         accepted = upgrade.accepted(headers, key)
     except upgrade.BadUpgrade as error:
         raise ConnectFailure(Kind.HANDSHAKE, f"{endpoint}: {error}") from None
     except OSError as error:
-        text = f"{endpoint} broke the upgrade off: {error.strerror or error}"
+        text = f"{endpoint} broke the upgrade off: {error.strerror or 'the connection was reset'}"
         raise ConnectFailure(Kind.HANDSHAKE, text) from None
     return Connection(sock, accepted, rest)
 
@@ -176,15 +237,15 @@ def _request(endpoint: Endpoint, options: ConnectOptions, key: str) -> bytes:
 def _send_all(sock: socket.socket, data: bytes, waiter: _Waiter) -> None:
     while data:
         waiter.wait(sock, write=True)
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(*again()):
             data = data[sock.send(data) :]
 
 
 def _read_some(sock: socket.socket, waiter: _Waiter) -> bytes:
     while True:
+        with contextlib.suppress(*again()):
+            return sock.recv(16_384)  # before the wait: TLS may hold bytes that no poll shows
         waiter.wait(sock, write=False)
-        with contextlib.suppress(BlockingIOError):
-            return sock.recv(16_384)
 
 
 def _read_head(sock: socket.socket, endpoint: Endpoint, waiter: _Waiter) -> tuple[bytes, bytes]:
@@ -216,17 +277,19 @@ def _parse_head(head: bytes, endpoint: Endpoint) -> tuple[int, list[tuple[str, s
     return int(parts[1]), headers
 
 
-def _body(sock: socket.socket, body: bytes, waiter: _Waiter) -> str:
-    """What a refusal says, as far as it is there: at most 1,024 bytes, made printable."""
+def _body(sock: socket.socket, headers: upgrade.Headers, body: bytes, limit: _Limit) -> str:
+    """What a refusal says, as far as it comes soon: at most 1,024 bytes, made printable."""
+    told = (upgrade.header(headers, "Content-Length") or "").strip()
+    wanted = min(int(told[:9]) if told.isascii() and told.isdigit() else 1 << 30, limits.REFUSAL_BODY_BYTES_MAX)
+    waiter = limit.waiter(_BODY_MILLIS, "the refusal's body")
     with contextlib.suppress(OSError, ConnectFailure):
-        while len(body) < limits.REFUSAL_BODY_BYTES_MAX and (data := _read_some(sock, waiter)):
+        while len(body) < wanted and (data := _read_some(sock, waiter)):
             body += data
-    text = body[: limits.REFUSAL_BODY_BYTES_MAX].decode(errors="replace")
-    return "".join(character if character.isprintable() else " " for character in text).strip()
+    return printable(body[:wanted].decode(errors="replace"))
 
 
 def _refused(status: int, headers: list[tuple[str, str]], body: str, endpoint: Endpoint) -> ConnectFailure:
-    role = (upgrade.header(headers, upgrade.ROLE) or "").strip()
+    role = printable(upgrade.header(headers, upgrade.ROLE) or "", 40)
     text = f"{endpoint} refused the upgrade with HTTP status {status}"
     kind = Kind.STATUS
     if status in (401, 403):

@@ -2,7 +2,8 @@
 
 Bytes go in by `feed`, whole frames come out as small objects.  Fragments are put together; a masked,
 text or RSV-bearing frame, a length form that is not the shortest, a bad CLOSE payload are breaches.
-What is buffered is bounded: an answer is small, so one message has at most `MESSAGE_NBYTES_MAX`.
+What is buffered is bounded by `limits.RESPONSE_BYTES_MAX`; a longer message is a breach as soon as
+its head is there.  After a breach or a CLOSE everything is thrown away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-MESSAGE_NBYTES_MAX: Final = 1 << 20
+from spoolq import limits
+
 _CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 _CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0, 2, 8, 9, 10
 
@@ -69,8 +71,10 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[Inbound]:
         """Takes bytes; every frame that is whole now.  After a `Breach` or `Close` nothing more comes."""
-        self._buffer += data
         found: list[Inbound] = []
+        if self._ended:
+            return found
+        self._buffer += data
         try:
             while not self._ended and (item := self._next()) is not None:
                 if not isinstance(item, bool):
@@ -78,6 +82,9 @@ class FrameReader:
         except _Bad as why:
             self._ended = True
             found.append(Breach(str(why)))
+        if self._ended:
+            self._buffer.clear()
+            self._fragments = None
         return found
 
     def _next(self) -> Inbound | bool | None:
@@ -122,8 +129,8 @@ class FrameReader:
             if length < (126 if size == 2 else 1 << 16):
                 raise _Bad(f"a length of {length} in a form that is not the shortest")
         held = len(self._fragments or b"")
-        if length + held > MESSAGE_NBYTES_MAX:
-            raise _Bad(f"a message of {length + held} bytes; an answer has at most {MESSAGE_NBYTES_MAX}")
+        if opcode < _CLOSE and length + held > limits.RESPONSE_BYTES_MAX:
+            raise _Bad(f"a message of {length + held} bytes; an answer has at most {limits.RESPONSE_BYTES_MAX}")
         return bool(first & 0x80), opcode, start, length
 
     def _message(self, final: bool, opcode: int, payload: bytes) -> Inbound | bool:
@@ -131,7 +138,9 @@ class FrameReader:
             raise _Bad("a continuation frame out of place")
         if self._fragments is None and final:
             return Binary(payload)
-        self._fragments = (self._fragments or bytearray()) + payload
+        if self._fragments is None:
+            self._fragments = bytearray()
+        self._fragments += payload
         if not final:
             return True
         whole, self._fragments = bytes(self._fragments), None

@@ -52,16 +52,21 @@ def frame(opcode_byte: int, payload: bytes | memoryview, key: bytes) -> bytes:
     return head + key + mask(payload, key)
 
 
-def pack_run(data: memoryview, keys: MaskKeys, out: bytearray) -> int:
+def pack_run(data: memoryview, keys: MaskKeys, out: bytearray, max_frame_nbytes: int | None = None) -> int:
     """Appends a WebSocket frame for each stored frame in ``data``; their number.
 
-    Raises StorageError for a length that leaves ``data``.
+    Ends before the first payload above ``max_frame_nbytes``.  Raises StorageError for a length that
+    leaves ``data``; ``out`` is then as before.
     """
+    size = len(out)
     offset = count = 0
     while offset < len(data):
         length = struct.unpack_from("<i", data, offset + 4)[0] if offset + 8 <= len(data) else -1
         if length < 0 or offset + 8 + length > len(data):
+            del out[size:]
             raise StorageError(f"a stored frame has the length {length}; the memory of the spool was overwritten")
+        if max_frame_nbytes is not None and length > max_frame_nbytes:
+            break
         out += frame(BINARY, data[offset + 8 : offset + 8 + length], keys.next())
         offset += 8 + length
         count += 1
