@@ -18,6 +18,7 @@ import os
 
 _CHOICES = ("compiled", "plain")
 _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
+    "spoolq._int64",
     "spoolq.columns._column",
     "spoolq.columns._rows",
     "spoolq.link._mask",

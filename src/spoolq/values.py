@@ -1,8 +1,8 @@
 """The value wrappers of the public API, for column types Python has no type of its own for.
 
-Small immutable objects; the row buffer reads their slots.  Constructors check ranges, so a wrapper
-that exists can be encoded.  Names and meaning are those of the official client, so that people can
-switch.  Imports nothing of spoolq.
+Small immutable objects.  Constructors check ranges, so a wrapper that exists can be encoded.  Names
+and meaning are those of the official client, so that people can switch.  The first three have two
+bodies, because a program makes one a row: `_int64` and `int64_plain`.
 
 `TimestampMicros`, `TimestampNanos`   TIMESTAMP, TIMESTAMP_NANOS
 `ServerTimestamp`                     ``at=`` only: the server's clock
@@ -14,126 +14,29 @@ switch.  Imports nothing of spoolq.
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Self, final
+from typing import Any, ClassVar, Final, final
 
-_INT64_MIN: Final = -(1 << 63)
-_INT64_MAX: Final = (1 << 63) - 1
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+from spoolq._implementation import COMPILED
+from spoolq.int64_plain import as_int, micros_of_datetime
+
+if COMPILED:
+    from spoolq._int64 import DateMillis, TimestampMicros, TimestampNanos
+else:
+    from spoolq.int64_plain import DateMillis, TimestampMicros, TimestampNanos
+
+__all__ = [
+    "Char",
+    "DateMillis",
+    "Geohash",
+    "Long256",
+    "ServerTimestamp",
+    "ServerTimestampType",
+    "TimestampMicros",
+    "TimestampNanos",
+    "micros_of_datetime",
+]
+
 _GEOHASH_ALPHABET: Final = "0123456789bcdefghjkmnpqrstuvwxyz"
-
-
-def _as_int(kind: str, value: Any, low: int, high: int) -> int:
-    if type(value) is bool or not hasattr(value, "__index__"):
-        raise TypeError(f"{kind} takes an int, not {type(value).__name__}")
-    number = int(value)
-    if not low <= number <= high:
-        raise ValueError(f"{kind} takes {low} to {high}, not {number}")
-    return number
-
-
-def micros_of_datetime(moment: datetime) -> int:
-    """Microseconds since the epoch; a naive datetime counts as UTC.  Exact: no float is involved."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-class _Int64:
-    """One signed 64-bit number with a meaning; compares and hashes by type and value."""
-
-    __slots__ = ("_value",)
-    _value: int
-
-    def __init__(self, value: int | datetime) -> None:
-        if isinstance(value, datetime):
-            value = self._of_datetime(value)
-        object.__setattr__(self, "_value", _as_int(type(self).__name__, value, _INT64_MIN, _INT64_MAX))
-
-    @staticmethod
-    def _of_datetime(moment: datetime) -> int:
-        raise NotImplementedError  # pragma: no cover - each subclass has its unit
-
-    @property
-    def value(self) -> int:
-        """The number, in the unit of the class."""
-        return self._value
-
-    @classmethod
-    def from_datetime(cls, moment: datetime) -> Self:
-        """From a datetime; a naive one counts as UTC."""
-        return cls(cls._of_datetime(moment))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable")
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash((type(self).__name__, self._value))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._value})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._value,)
-
-
-@final
-class TimestampMicros(_Int64):
-    """Microseconds since 1970-01-01 UTC, from an int or a datetime.
-
-    As ``at=`` it must not be negative; in a column it may be.
-    """
-
-    __slots__ = ()
-
-    @staticmethod
-    def _of_datetime(moment: datetime) -> int:
-        return micros_of_datetime(moment)
-
-    @classmethod
-    def now(cls) -> Self:
-        """The system clock, now."""
-        return cls(time.time_ns() // 1_000)
-
-
-@final
-class TimestampNanos(_Int64):
-    """Nanoseconds since 1970-01-01 UTC, from an int or a datetime.
-
-    As ``at=`` it must not be negative; in a column it may be.
-    """
-
-    __slots__ = ()
-
-    @staticmethod
-    def _of_datetime(moment: datetime) -> int:
-        return micros_of_datetime(moment) * 1_000
-
-    @classmethod
-    def now(cls) -> Self:
-        """The system clock, now."""
-        return cls(time.time_ns())
-
-
-@final
-class DateMillis(_Int64):
-    """Milliseconds since 1970-01-01 UTC for a DATE column, from an int or a datetime."""
-
-    __slots__ = ()
-
-    @staticmethod
-    def _of_datetime(moment: datetime) -> int:
-        return micros_of_datetime(moment) // 1_000
-
-    @classmethod
-    def now(cls) -> Self:
-        """The system clock, now."""
-        return cls(time.time_ns() // 1_000_000)
 
 
 @final
@@ -205,7 +108,7 @@ class Long256:
     _value: int
 
     def __init__(self, value: int) -> None:
-        object.__setattr__(self, "_value", _as_int("Long256", value, 0, (1 << 256) - 1))
+        object.__setattr__(self, "_value", as_int("Long256", value, 0, (1 << 256) - 1))
 
     @property
     def value(self) -> int:
@@ -240,9 +143,9 @@ class Geohash:
     _precision: int
 
     def __init__(self, bits: int, precision: int) -> None:
-        width = _as_int("Geohash precision", precision, 1, 60)
+        width = as_int("Geohash precision", precision, 1, 60)
         object.__setattr__(self, "_precision", width)
-        object.__setattr__(self, "_bits", _as_int("Geohash bits", bits, 0, (1 << width) - 1))
+        object.__setattr__(self, "_bits", as_int("Geohash bits", bits, 0, (1 << width) - 1))
 
     @classmethod
     def from_string(cls, text: str) -> Geohash:

@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_Realloc, PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 cimport cython
 from libc.string cimport memcpy
+from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._column cimport (
     FIXED, OFFSETS, SENTINEL, Column, begin, drop_front, enter_batch, int64_t, keep, leave_batch, native_alloc,
     native_free, native_nbytes, pad, put_8, put_bit, put_bytes, put_text, put_varint, release, rescale, take_back,
@@ -34,7 +35,6 @@ from spoolq.columns import convert, faults, sizes
 from spoolq.columns.names import as_dict, as_names, as_values, check_shape, check_table_name, fold
 from spoolq.columns.types import DECIMALS, SENTINELS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
 from spoolq.errors import InputError
-from spoolq.values import TimestampMicros as Micros, TimestampNanos as Nanos
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -54,18 +54,8 @@ cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
         PyObject** ob_item
 
-cdef extern from *:
-    """
-    /* The value of a slot by its member descriptor: what attribute access does, without the look-up. */
-    static PyObject *spoolq_slot(PyObject *descriptor, PyObject *owner) {
-        return Py_TYPE(descriptor)->tp_descr_get(descriptor, owner, (PyObject *)Py_TYPE(owner));
-    }
-    """
-    object spoolq_slot(object descriptor, object owner)
-
-cdef object INT64_SLOT = Micros._value  # the member descriptor; both classes inherit it
-cdef PyTypeObject* MICROS = <PyTypeObject*> <PyObject*> Micros
-cdef PyTypeObject* NANOS = <PyTypeObject*> <PyObject*> Nanos
+cdef PyTypeObject* MICROS = <PyTypeObject*> <PyObject*> TimestampMicros
+cdef PyTypeObject* NANOS = <PyTypeObject*> <PyObject*> TimestampNanos
 
 cdef enum:
     BOOLEAN_T = 0x01
@@ -638,7 +628,7 @@ cdef class RowBuffer:
                     continue
             elif kind == NANOS or kind == MICROS:
                 if self.becomes(table, column, NANOS_T if kind == NANOS else TIMESTAMP_T, plan, index):
-                    number = int64_of(<object> value)
+                    number = (<Int64> value).number
                     if number != INT64_LOWEST:
                         put_8(column, row, &number)
                         self.added += 8
@@ -825,7 +815,7 @@ cdef class RowBuffer:
         cdef int64_t number
         cdef PyTypeObject* kind = Py_TYPE(<PyObject*> at)
         if kind == NANOS or kind == MICROS:
-            number = int64_of(at)
+            number = (<Int64> at).number
             if number >= 0:
                 self.put_at(table, NANOS_T if kind == NANOS else TIMESTAMP_T, number)
             else:
@@ -916,11 +906,6 @@ cdef class RowBuffer:
             ):
                 self.on_trigger()
         return 0
-
-
-cdef inline int64_t int64_of(object wrapper) except? -1:
-    """The number in a TimestampMicros or TimestampNanos."""
-    return spoolq_slot(INT64_SLOT, wrapper)
 
 
 cdef inline PyObject** items_of(tuple values) noexcept:
