@@ -2,7 +2,10 @@
 
 A pair is one run of us and one of the official client, in turn first, against one endpoint process
 (`bench.sink`).  Shown are the medians of both and the median of the pairs' ratios (official / us: above 1 we
-are quicker or smaller).  `bench/results/latest.json` keeps every single run, with settings, versions, machine.
+are quicker or smaller).  `bench/results/latest.json` keeps every single run, with settings, versions, machine and
+the load of the machine before each workload: a figure taken while something else ran is worth little.
+
+``--quick`` runs everything once with few rows, to see that it works: such figures say nothing and are not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.machine import machine, versions
+from bench.machine import load_average, machine, versions
 from bench.worker import CONF
 
 CLIENTS = ("spoolq", "questdb")
@@ -42,6 +45,8 @@ FIGURES = (
     Figure("trades", "acked_ns", "row() trades, until acknowledged", "ns/row", 1),
     Figure("cpu", "row_ns", "row() TSBS cpu, 10 symbols, 10 longs, handed over", "ns/row", 1),
     Figure("cpu", "acked_ns", "row() TSBS cpu, until acknowledged", "ns/row", 1),
+    Figure("rows", "row_ns", "rows() trades against official row(), handed over", "ns/row", 1),
+    Figure("rows", "acked_ns", "rows() trades against official row(), acked", "ns/row", 1),
     Figure("flush", "p50_ns", "row() + flush(), p50", "ns", 1),
     Figure("flush", "p99_ns", "row() + flush(), p99", "ns", 1),
     Figure("import", "import_ns", "import", "ms", 1e6),
@@ -106,15 +111,46 @@ def summary(figure: Figure, runs: dict[str, list[dict[str, float]]]) -> dict[str
     }
 
 
-def main() -> None:
-    """Measures, prints, stores."""
+def arguments() -> argparse.Namespace:
+    """The command line; ``--quick`` is filled in."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="spoolq and questdb side by side")
     parser.add_argument("--pairs", type=int, default=7, help="runs of each client (default 7)")
     parser.add_argument("--rows", type=int, default=300_000, help="rows a run (default 300000)")
     parser.add_argument("--flushes", type=int, default=10_000, help="row + flush a run (default 10000)")
     parser.add_argument("--only", nargs="*", choices=[*dict.fromkeys(f.what for f in FIGURES)], help="some workloads")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file (default bench/results/latest.json)")
+    parser.add_argument("--out", type=Path, help="JSON file (default bench/results/latest.json)")
+    parser.add_argument("--quick", action="store_true", help="one pair of a few rows; kept only where --out says")
     options = parser.parse_args()
+    if options.quick:
+        options.pairs, options.rows, options.flushes = 1, 3_000, 300
+    elif options.out is None:
+        options.out = RESULTS
+    return options
+
+
+def show_head(report: dict[str, Any]) -> None:
+    """What was measured on what."""
+    known, mine = report["versions"], report["machine"]
+    bodies = f"hot rooms {known['spoolq implementation']}, row buffer {known['spoolq row buffer']}"
+    print(f"spoolq {known['spoolq']} ({bodies}) and questdb {known['questdb']}, {known['python']}")
+    print(f"{mine['processor']}, {mine['cores']} cores, {mine['system']}, load {mine['load_average_1m']}")
+    print(f"{report['settings']['pairs']} pairs, a fresh process each; both with {CONF}")
+    print(f"{'':52} {'spoolq':>9} {'questdb':>9} {'ratio':>7}")
+
+
+def show_figures(lines: list[dict[str, Any]], runs: dict[str, list[dict[str, float]]]) -> None:
+    """The lines of one workload."""
+    for line in lines:
+        shown = f"{line['spoolq']:9.1f} {line['questdb']:9.1f} {line['ratio']:6.2f}x"
+        print(f"{line['figure']:52} {shown}  {line['unit']}")
+    if "loop_alone_ns" in runs["spoolq"][0]:
+        empty = [statistics.median(one["loop_alone_ns"] for one in runs[client]) for client in CLIENTS]
+        print(f"{'  (the same loop with a call that does nothing)':52} {empty[0]:9.1f} {empty[1]:9.1f}")
+
+
+def main() -> None:
+    """Measures, prints, stores."""
+    options = arguments()
     report: dict[str, Any] = {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -122,27 +158,23 @@ def main() -> None:
         "settings": {"connect string": CONF, "differs": _DIFFERS, "pairs": options.pairs},
         "figures": [],
     }
-    known, mine = report["versions"], report["machine"]
-    print(
-        f"spoolq {known['spoolq']} ({known['spoolq implementation']}) and questdb {known['questdb']}, {known['python']}"
-    )
-    print(f"{mine['processor']}, {mine['cores']} cores, {mine['system']}, load {mine['load_average_1m']}")
-    print(f"{options.pairs} pairs, a fresh process each; both with {CONF}")
-    print(f"{'':52} {'spoolq':>9} {'questdb':>9} {'ratio':>7}")
+    show_head(report)
     for what in options.only or dict.fromkeys(figure.what for figure in FIGURES):
         count = {"flush": options.flushes, "import": 1}.get(what, options.rows)
+        load = load_average()
         runs = measure(what, options.pairs, count)
-        for figure in (figure for figure in FIGURES if figure.what == what):
-            line = {**summary(figure, runs), "settings": {**report["settings"], "workload": what, "count": count}}
-            report["figures"].append(line)
-            shown = f"{line['spoolq']:9.1f} {line['questdb']:9.1f} {line['ratio']:6.2f}x"
-            print(f"{figure.title:52} {shown}  {figure.unit}")
-        if what in ("trades", "cpu"):
-            empty = statistics.median(one["loop_alone_ns"] for client in CLIENTS for one in runs[client])
-            print(f"{'  (the loop alone, with a row() that does nothing)':52} {empty:9.1f}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"every run, with settings, versions and machine: {options.out}")
+        settings = {**report["settings"], "workload": what, "count": count, "load_average_1m_before": load}
+        lines = [
+            {**summary(figure, runs), "settings": settings, "machine": report["machine"]}
+            for figure in FIGURES
+            if figure.what == what
+        ]
+        show_figures(lines, runs)
+        report["figures"] += lines
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"every run, with settings, versions and machine: {options.out}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Prints one line of JSON.  ``CLIENT`` is ``spoolq`` or ``questdb``, ``WHAT`` one 
 
 - ``trades``, ``cpu``  ns per ``row()`` call, flushes of the triggers and the last one included (``row_ns``);
                        and until the endpoint had acknowledged all of it (``acked_ns``); both per row
+- ``rows``             the same trades by one ``rows()`` call; the official client makes ``row()`` calls
 - ``flush``            one row and a ``flush()``, again and again: p50 and p99 of the pair, in ns
 - ``import``           time to import the client, RSS then, RSS after a first acknowledged row
 """
@@ -46,25 +47,27 @@ def _drain(sender: Any) -> None:
 
 
 def measure_rows(module: Any, what: str, conf: str, count: int) -> dict[str, float]:
-    """``row()`` in a loop."""
+    """Rows by the calls of the workload; the official client has no ``rows`` and makes ``row`` calls for it."""
     from bench import workloads
 
-    run = getattr(workloads, what)
-    rows = getattr(workloads, f"{what}_rows")(count)
+    at_once = what == "rows" and hasattr(module.Sender, "rows")
+    run = workloads.trades_at_once if at_once else workloads.cpu if what == "cpu" else workloads.trades
+    rows = (workloads.cpu_rows if what == "cpu" else workloads.trades_rows)(count)
     warm = rows[:_WARM_ROWS]
     at = module.TimestampNanos
     with module.Sender.from_conf(conf) as sender:
-        run(sender.row, warm, at)
+        call = sender.rows if at_once else sender.row
+        run(call, warm, at)
         sender.flush()
         _drain(sender)
         began = time.perf_counter_ns()
-        run(sender.row, rows, at)
+        run(call, rows, at)
         sender.flush()
         handed = time.perf_counter_ns()
         _drain(sender)
         acked = time.perf_counter_ns()
     began_empty = time.perf_counter_ns()
-    run(workloads.nothing, rows, at)
+    run(workloads.nothing_at_once if at_once else workloads.nothing, rows, at)
     empty = time.perf_counter_ns() - began_empty
     return {
         "row_ns": (handed - began) / count,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bench.sink import Client
-from bench.workloads import cpu, cpu_rows, trades, trades_rows
+from bench.workloads import cpu, cpu_rows, trades, trades_at_once, trades_rows
 
 from bench import __main__ as bench
 
@@ -88,6 +92,36 @@ def test_a_workload_calls_row_once_a_row_and_repeats_itself(run: object, rows: o
 
     assert len(collect()) == 250
     assert collect() == collect()
+
+
+def test_rows_at_once_are_the_trades() -> None:
+    calls: list[tuple[object, ...]] = []
+    trades_at_once(lambda table, rows, **_names: calls.extend((table, *row) for row in rows), trades_rows(9), at=str)
+    assert calls == [("trades", *row[:4], str(row[4])) for row in trades_rows(9)]
+
+
+@pytest.mark.timeout(300)
+def test_quick_runs_every_workload_of_both_clients(tmp_path: Path) -> None:
+    out = tmp_path / "latest.json"
+    command = [sys.executable, "-m", "bench", "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [line["figure"] for line in report["figures"]] == [figure.title for figure in bench.FIGURES]
+    for line in report["figures"]:
+        assert line["figure"] in done.stdout
+        assert line["settings"]["connect string"]
+        assert line["machine"]["cores"]
+        assert "load_average_1m_before" in line["settings"]
+        assert [len(line["runs"][client]) for client in bench.CLIENTS] == [1, 1]
+        assert min(line["spoolq"], line["questdb"], line["ratio"]) > 0
+
+
+def test_quick_figures_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    assert bench.arguments().out is None
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    assert bench.arguments().out == bench.RESULTS
 
 
 def test_a_ratio_above_one_means_that_we_are_quicker() -> None:
