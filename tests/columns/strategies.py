@@ -12,7 +12,7 @@ import ipaddress
 import struct
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -223,20 +223,7 @@ def pattern_of(nulls: list[bool]) -> str:
     return "random"
 
 
-# -- calls ---------------------------------------------------------------------------------------
-@dataclass
-class Call:
-    """One call on a row buffer: method name, arguments, keywords; ``apply`` makes it."""
-
-    method: str
-    arguments: tuple[Any, ...] = ()
-    keywords: dict[str, Any] = field(default_factory=dict)
-
-    def apply(self, rows: Any) -> Any:
-        """Makes the call."""
-        return getattr(rows, self.method)(*self.arguments, **self.keywords)
-
-
+# -- schemas -------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Plan:
     """A column of a made schema."""
