@@ -9,6 +9,7 @@ import click
 
 # Name -> module and attribute of the click command.
 _COMMANDS: Final = {
+    "demo": ("spoolq.cli.demo", "demo"),
     "serve": ("spoolq.cli.serve", "serve"),
 }
 
