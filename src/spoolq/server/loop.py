@@ -120,9 +120,10 @@ class Loop:
             self._stopping = True
         self._wake()
         self._thread.join()
+        self._waker.close()  # not by the thread: it may end between the flag and the wake
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # full: it is awake
+        with suppress(OSError):  # full: it is awake; closed: it has ended, and its calls have their answer
             self._waker.send(b"\0")
 
     # --- the thread ----------------------------------------------------------------------------
@@ -309,7 +310,7 @@ class Loop:
         for channel in list(self.channels.values()):
             self._discard(channel, "server_stop")
         self._selector.close()
-        for sock in (self._listener, self._waker, self._woken):
+        for sock in (self._listener, self._woken):
             sock.close()
         if self._queries is not None:
             self._queries.shutdown(wait=False, cancel_futures=True)
