@@ -164,10 +164,12 @@ class Engine:
 
     def _undo(self) -> None:
         steps = Steps()
-        self._thread = None
         if self.loop is not None:
             steps.run(self.loop.stop)
+            if self._thread is not None:
+                steps.run(self._thread.join)
             steps.run(self.loop.close)
+        self._thread = None
         steps.run(self.keeper.stop)
         steps.run(self.reports.close)
         steps.run(self.store.close)
@@ -211,8 +213,10 @@ class Engine:
 
     def _timer_failed(self, error: SpoolqError | None) -> None:
         """The next row raises what a timed flush failed with, until one succeeds (ours.md 12)."""
-        if self.progress.error is None and not self.progress.closing:
+        if not self.progress.closing:
             self.rows.latched = error
+            if self.progress.error is not None:  # looked at afterwards: it may be latched just now
+                self.rows.latched = self.progress.error
 
     def _published(self) -> None:
         loop = self.loop
@@ -273,6 +277,7 @@ class Engine:
 
     def stats(self) -> SenderStats:
         """A snapshot of every counter."""
+        self._check_process()  # a lock of the store may be held by a thread that is not here
         store, machine, loop, reports, keeper = self.store, self.machine, self.loop, self.reports, self.keeper
         spool = store.stats()
         since = machine.outage_since_millis
@@ -331,6 +336,8 @@ class Engine:
         ``close_flush_timeout_millis``.
         """
         self._check_process()
+        if self.rows.lock(blocking=False):  # raises when a conversion hook of this thread calls
+            self.rows.unlock()
         with self._close_lock:
             first, self._close_begun = not self._close_begun, True
         if not first:
@@ -353,6 +360,7 @@ class Engine:
                 if flush:
                     self.publisher.publish(while_closing=True)
             finally:
+                self.keeper.end_deadline()
                 self.rows.on_first_row = self.rows.on_trigger = None
                 if self.progress.error is None:
                     self.rows.latched = ClosedError("the sender is closed")

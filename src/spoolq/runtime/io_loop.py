@@ -70,7 +70,11 @@ class IoLoop:
         self._on_report = on_report
         self._on_cap = on_cap
         self._wake = Wakeup()
-        self._cancel = Wakeup()
+        try:
+            self._cancel = Wakeup()
+        except BaseException:
+            self._wake.close()
+            raise
         self._connection: Connection | None = None
         self._pending: list[actions.Action] = []
         self._sending: tuple[int, int] | None = None

@@ -92,10 +92,14 @@ class Keeper:
             self.wake()
 
     def published(self) -> None:
-        """A flush of the caller's succeeded, which ends a failure of the timer's."""
+        """A flush succeeded, which ends a failure of the timer's.  Called with the sender's lock held."""
         if self._failing_since is not None:
             self._failing_since = None
             self._report(None)
+
+    def end_deadline(self) -> None:
+        """No timer flush begins any more; called with the sender's lock held, so none is under way."""
+        self._interval_millis = None
 
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
@@ -139,15 +143,16 @@ class Keeper:
 
     def _flush(self) -> None:
         """One timer flush; what fails is kept for the caller's next call."""
-        try:
-            with self._rows:
-                if self._is_due():  # a flush may have come between
-                    self._publish(False)
-                    self.timer_flushes += 1
-        except Exception as error:
-            self._failed(error)
-        else:
-            self.published()
+        with self._rows:  # also while the outcome is told: a flush of the caller's must not come between
+            if not self._is_due():
+                return
+            try:
+                self._publish(False)
+            except Exception as error:
+                self._failed(error)
+            else:
+                self.timer_flushes += 1
+                self.published()
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()

@@ -36,7 +36,7 @@ _STALL_WARN_MILLIS = 5_000  # behaviour.md 3.4
 class Publisher:
     """Publishes a `RowBuffer` into a `Store`.
 
-    ``on_published`` is called after each frame (it wakes the I/O thread when that sleeps);
+    ``on_published`` is called behind new frames (it wakes the I/O thread when that sleeps);
     ``describe_wire`` says in a few words how the connection is, for the backpressure error.
     """
 
@@ -97,11 +97,15 @@ class Publisher:
             error.in_doubt = bool(done)  # type: ignore[attr-defined]
             raise
         finally:
+            published = self._published_rows(done)
             try:
-                self._forget(cuts, done)
+                self._forget(published, all_of_them=len(done) == len(cuts))
             except BaseException:  # an interrupt just here: rows that are published must not stay buffered
-                self._forget(cuts, done)
+                self._forget(published, all_of_them=len(done) == len(cuts))
                 raise
+            finally:
+                if done:
+                    self._on_published()
         return self._store.published_fsn
 
     def _append(self, cut: encode.Cut | None, wait: bool, done: list[encode.Cut | None]) -> None:
@@ -111,41 +115,49 @@ class Publisher:
         room = store.reserve(nbytes)
         if room is None:
             room = self._wait_for_room(nbytes, wait)
-        fsn = store.published_fsn + 1
+        fsn, symbols_before = store.published_fsn + 1, self._symbols.published_count
         try:
             encode.write(self._rows, room.view, cut, gorilla=self._gorilla)
             symbols = self._symbols
             if cut is None:
-                store.write_ahead(symbols, symbols.published_count, len(symbols))
+                start, end = symbols.published_count, len(symbols)
             else:
-                store.write_ahead(symbols, cut.symbol_start, cut.symbol_end)
+                start, end = cut.symbol_start, cut.symbol_end
+            store.write_ahead(symbols, start, end)
+            # Ahead of the frame: a connection that begins between the two must register its symbols.
+            symbols.published_count = end
             store.publish(room)
         finally:
             if store.published_fsn >= fsn:
                 done.append(cut)
             else:
+                self._symbols.published_count = symbols_before
                 store.abandon(room)
 
-    def _forget(self, cuts: list[encode.Cut | None], done: list[encode.Cut | None]) -> None:
-        """Drops the rows of published frames from the buffer, and marks their symbols published."""
-        if not done:
-            return
-        last = done[-1]
-        self._symbols.published_count = len(self._symbols) if last is None else last.symbol_end
-        if len(done) == len(cuts):
+    def _published_rows(self, done: list[encode.Cut | None]) -> dict[int, int]:
+        """Table index -> rows in published frames; a cut of None stands for all and is the only one."""
+        published: dict[int, int] = {}
+        for cut in done:
+            for table_index, first_row, end_row in cut.tables if cut is not None else ():
+                published[table_index] = published.get(table_index, 0) + end_row - first_row
+        return published
+
+    def _forget(self, published: dict[int, int], *, all_of_them: bool) -> None:
+        """Drops the rows of published frames from the buffer, last table first.
+
+        ``published`` is used up, so that a second call behind an interrupt goes on and repeats nothing.
+        """
+        if all_of_them:
             self._rows.clear()
-        else:
-            published: dict[int, int] = {}
-            for cut in done:
-                for table_index, first_row, end_row in cut.tables if cut is not None else ():
-                    published[table_index] = published.get(table_index, 0) + end_row - first_row
-            for table_index in sorted(published, reverse=True):
-                self._rows.drop_rows(table_index, published[table_index])
-        self._on_published()
+            return
+        for table_index in sorted(published, reverse=True):
+            count = published.pop(table_index)
+            self._rows.drop_rows(table_index, count)
 
     def _wait_for_room(self, nbytes: int, wait: bool) -> Room:
         """Waits for a trim; counts one stall a call."""
         self.backpressure_stalls += 1
+        self._on_published()  # what this call has published so far has to go out while it waits
         started = self._clock.now_millis()
         room: Room | None = None
 

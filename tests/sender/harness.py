@@ -1,0 +1,196 @@
+"""What the tests of `Sender` share: senders against a server, a clock they move, events they can wait for.
+
+Nothing here sleeps: a test waits for the server (`server.wait_for...`), for a handler (`Recorder`), for a thread
+(`Call`), or for the sender's own threads to come to rest (`StepClock`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from spoolq import Sender, TimestampMicros
+from spoolq.config import parse
+from spoolq.qwp.decode import Dictionary, decode
+from spoolq.testing import QwpServer
+from tests.runtime.manual_clock import ManualClock
+
+TIMEOUT_SECONDS = 10.0
+# Explicit "off": a reconnect key alone would choose SYNC (behaviour.md 2.2).
+FAST = (
+    "initial_connect_retry=off;auto_flush=off;reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=4;"
+    "close_flush_timeout_millis=10000;"
+)
+
+
+class StepClock(ManualClock):
+    """A `ManualClock` that also tells what the thread that polls descriptors is waiting for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._polling: list[int | None] = []
+
+    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        with self._lock:
+            self._polling = [timeout_millis]
+            self._lock.notify_all()
+        try:
+            if timeout_millis is not None and timeout_millis <= 1:
+                return poller.poll(timeout_millis)  # the linger: it looks at the log, whose frames wake nobody then
+            return super().poll(poller, timeout_millis)
+        finally:
+            with self._lock:
+                self._polling = []
+
+    def wait_for_poll(self, wanted: Callable[[int | None], bool]) -> int | None:
+        """Blocks until the I/O thread polls with a time-out that is wanted; that time-out."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: any(map(wanted, self._polling)), TIMEOUT_SECONDS), self._polling
+            return self._polling[0]
+
+    def asleep(self) -> None:
+        """Blocks until the I/O thread sleeps without a time limit; moves the clock past its linger."""
+        self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1)
+        self.advance(1_000)
+        self.wait_for_poll(lambda timeout: timeout is None)
+
+    def wait_for_wait(self, due_in_millis: int) -> None:
+        """Blocks until a thread waits on a condition for that long from now."""
+        wanted = self.now_millis() + due_in_millis
+        with self._lock:
+            assert self._lock.wait_for(lambda: wanted in self._waits.values(), TIMEOUT_SECONDS), self._waits
+
+
+class LeapClock(StepClock):
+    """Time passes only where the thread that polls descriptors waits for it, and then at once."""
+
+    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        ready = poller.poll(0)
+        if not ready and timeout_millis is not None:
+            self.advance(timeout_millis)
+            return []
+        return ready or super().poll(poller, timeout_millis)
+
+
+class Recorder:
+    """A handler or listener that keeps what it is told and lets tests wait for it."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self._condition = threading.Condition()
+
+    def __call__(self, event: Any) -> None:
+        with self._condition:
+            self.told.append(event)
+            self._condition.notify_all()
+
+    def wait_for(self, wanted: Callable[[Any], Any]) -> Any:
+        """The first event that is wanted; waits for it."""
+        with self._condition:
+            assert self._condition.wait_for(lambda: any(map(wanted, self.told)), TIMEOUT_SECONDS), self.told
+            return next(filter(wanted, self.told))
+
+    def kinds(self) -> list[str]:
+        """The kinds of connection events so far."""
+        with self._condition:
+            return [event.kind for event in self.told]
+
+
+class Call(threading.Thread):
+    """A call on a thread of its own; `outcome` gives its result or raises what it raised."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        super().__init__(daemon=True)
+        self._function = lambda: function(*arguments, **keywords)
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> Any:
+        self.join(TIMEOUT_SECONDS)
+        assert not self.is_alive(), "the call did not come back"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def open_sender(
+    server: QwpServer[Any] | str,
+    extra: str = "",
+    *,
+    clock: ManualClock | None = None,
+    handler: Any = None,
+    listener: Any = None,
+    base: str = FAST,
+) -> Sender:
+    """A sender on a server (or on a connect string), on the clock of the test when there is one."""
+    conf = server if isinstance(server, str) else server.conf
+    settings = {item.partition("=")[0]: item for item in (base + extra).split(";") if item}  # the last one counts
+    sender = Sender.__new__(Sender)
+    sender._open(parse(conf + ";".join([*settings.values(), ""])), handler, listener, clock)
+    return sender
+
+
+def put(sender: Sender, *numbers: int, table: str = "t") -> None:
+    """A row for each number."""
+    for number in numbers:
+        sender.row(table, symbols={"s": f"sym-{number}"}, columns={"n": number}, at=TimestampMicros(number + 1))
+
+
+def publish(sender: Sender, *numbers: int, table: str = "t") -> int:
+    """A row for each number, published in one frame; its FSN."""
+    put(sender, *numbers, table=table)
+    fsn = sender.flush_and_get_fsn()
+    assert fsn is not None
+    return fsn
+
+
+def numbers(server: QwpServer[Any], table: str = "t") -> list[int]:
+    """The numbers that landed, in order; each row's symbol must be its own."""
+    rows = server.store.rows(table)
+    for row in rows:
+        assert row["s"] == f"sym-{row['n']}", row
+    return [row["n"] for row in rows]
+
+
+def frames(server: QwpServer[Any]) -> list[list[int]]:
+    """Per connection: the numbers of its data frames, flattened; each message must decode on its connection alone."""
+    found = []
+    for record in server.connections:
+        dictionary = Dictionary()
+        seen: list[int] = []
+        for message in record.messages:
+            for table in decode(message, dictionary).tables:
+                seen += next(list(column.values) for column in table.columns if column.name == "n")
+        found.append(seen)
+    return found
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with QwpServer() as server:
+        return server.port
+
+
+def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, ResourceWarnings shown."""
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env=child_environment(), **options
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """This process's, with its import path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
