@@ -89,8 +89,8 @@ class Recorder:
             self.told.append(event)
             self._condition.notify_all()
 
-    def wait_for(self, wanted: Callable[[Any], Any]) -> Any:
-        """The first event that is wanted; waits for it."""
+    def wait_for(self, wanted: Callable[[Any], Any] = bool) -> Any:
+        """The first event that is wanted, without a wish the first one; waits for it."""
         with self._condition:
             assert self._condition.wait_for(lambda: any(map(wanted, self.told)), TIMEOUT_SECONDS), self.told
             return next(filter(wanted, self.told))

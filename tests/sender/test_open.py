@@ -116,7 +116,7 @@ def test_an_exhausted_table_of_descriptors_is_a_lost_attempt_and_not_the_end(ser
     real, failures = socket.socket, [3]
 
     class Scarce(real):
-        def __new__(cls, *arguments, **keywords):
+        def __new__(cls, *_arguments, **_keywords):
             if threading.current_thread().name == "spoolq-io" and failures[0]:
                 failures[0] -= 1
                 raise OSError(24, "Too many open files")
@@ -245,7 +245,7 @@ def test_RCN_13_async_401_reaches_the_handler_early(server: QwpServer) -> None:
     handler, listener = Recorder(), Recorder()
     server.refuse_new(401, body="who are you")
     sender = open_sender(server, "initial_connect_retry=async;", handler=handler, listener=listener)
-    event = handler.wait_for(lambda event: True)
+    event = handler.wait_for()
     assert (event.category, event.policy, event.status) == ("security_error", "terminal", None)
     assert "who are you" in event.text
     listener.wait_for(lambda event: event.kind == "auth_failed")
@@ -264,7 +264,7 @@ def test_RCN_06_a_401_behind_a_101_is_terminal_without_another_attempt(server: Q
     server.wait_for_rows("t", 1)
     server.refuse_new(403, body="no longer")
     server.drop_connections()
-    assert handler.wait_for(lambda event: True).category == "security_error"
+    assert handler.wait_for().category == "security_error"
     with pytest.raises(AuthError, match="no longer"):
         sender.flush()
     with pytest.raises(AuthError):
@@ -301,7 +301,7 @@ def test_the_three_ways_to_open_are_the_same(server: QwpServer, monkeypatch) -> 
             publish(sender, number)
             sender.wait()
     assert numbers(server) == [0, 1, 2, 3]
-    with pytest.raises(ConfigError, match="twice|once"):
+    with pytest.raises(ConfigError, match="once"):
         Sender("ws", "localhost", addr="localhost")
     with pytest.raises(ConfigError, match="host"):
         Sender("ws", port=9000)
