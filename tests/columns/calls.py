@@ -100,6 +100,11 @@ class Case:
         self._at: dict[str, str] = {}
         self._index = 0
 
+    def forget(self) -> None:
+        """From now on, in the next batch, names may have other types and tables other units."""
+        self._known.clear()
+        self._at.clear()
+
     def columns(self, step: Step, types: list[ColumnType]) -> list[Plan]:
         """The step's columns as the table knows them."""
         known = [self._known.setdefault((step.table, plan.name.lower()), plan) for plan in step.columns]
@@ -131,6 +136,8 @@ def calls_of(case: Case, step: Step) -> list[Call]:
         return [_row(case, good) for _ in range(6)]
     if step.kind == "drop_rows":
         return [lambda rows: _drop(rows, step)]
+    if step.which % 2:
+        case.forget()
     return [{"clear": _clear, "publish": _publish, "abandon": _abandon}[step.kind]]
 
 
