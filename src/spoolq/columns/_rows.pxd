@@ -76,6 +76,7 @@ cdef class RowBuffer:
     cdef Py_ssize_t published_nbytes     # of `symbols`, as last looked at
     cdef Py_ssize_t order_before
     cdef Py_ssize_t symbols_before
+    cdef Table table_at(self, Py_ssize_t index)
     cdef int take_lock(self) except -1
     cdef void give_lock(self) noexcept
     cdef Py_ssize_t new_symbols_nbytes(self) noexcept

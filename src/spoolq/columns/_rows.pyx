@@ -332,11 +332,17 @@ cdef class RowBuffer:
 
     def table_rows(self, Py_ssize_t table_index):
         """Rows buffered for a table."""
-        return (<Table?> self.batch[table_index]).row_count
+        return self.table_at(table_index).row_count
 
     def table_name(self, Py_ssize_t table_index):
         """Name of a table."""
-        return (<Table?> self.batch[table_index]).text
+        return self.table_at(table_index).text
+
+    cdef Table table_at(self, Py_ssize_t index):
+        """A table with rows; IndexError when there is none."""
+        if not 0 <= index < len(self.batch):
+            raise IndexError(f"table {index} of a batch of {len(self.batch)}")
+        return self.batch[index]
 
     @property
     def nbytes(self):
@@ -383,7 +389,7 @@ cdef class RowBuffer:
 
     def drop_rows(self, Py_ssize_t table_index, Py_ssize_t count):
         """Forgets the first ``count`` rows of a table; a table without rows goes away."""
-        cdef Table table = self.batch[table_index]
+        cdef Table table = self.table_at(table_index)
         cdef Py_ssize_t index
         if not 0 <= count <= table.row_count:
             raise ValueError(f"table {table.text!r} has {table.row_count} rows, {count} cannot be dropped")
@@ -741,11 +747,14 @@ cdef class RowBuffer:
         elif column.storage == OFFSETS:
             put_text(column, row, PyBytes_AS_STRING(value), len(value))
         elif kind in DECIMAL_TYPES:
-            self.put_decimal(column, row, value[0], value[1])
+            unscaled, scale = value
+            self.put_decimal(column, row, unscaled, scale)
         elif kind == GEOHASH_T:
-            self.put_geohash(column, row, value[0], value[1])
+            bits, precision = value
+            self.put_geohash(column, row, bits, precision)
         elif kind == DOUBLE_ARRAY_T or kind == LONG_ARRAY_T:
-            self.put_array(column, row, value[0], value[1])
+            shape, elements = value
+            self.put_array(column, row, shape, elements)
         else:
             if kind != UUID_T:
                 width, signed = INT_FORMS[kind]

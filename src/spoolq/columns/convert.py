@@ -85,8 +85,8 @@ def fitted(column_type: ColumnType, value: Any) -> Any:
         check_decimal(column_type, value[0])
     elif column_type is ColumnType.GEOHASH:
         Geohash(*value)
-    elif column_type in ARRAYS and not 1 <= len(value[0]) <= limits.ARRAY_DIMENSIONS_MAX:
-        raise Refused(f"an array has 1 to {limits.ARRAY_DIMENSIONS_MAX} dimensions, this one {len(value[0])}")
+    elif column_type in ARRAYS:
+        check_array(*value)
     return value
 
 
@@ -260,17 +260,30 @@ def _array(value: Any) -> tuple[ColumnType, Any]:
     return ColumnType.DOUBLE_ARRAY, array_form(value)
 
 
-def array_form(value: Any) -> tuple[tuple[int, ...], bytes]:
-    """Dimensions and row-major little-endian bytes of an array of 8-byte elements (wire.md 4.9)."""
-    shape = tuple(int(dimension) for dimension in value.shape)
+def check_array_shape(shape: tuple[int, ...]) -> int:
+    """Number of elements; Refused when the server would not take an array of that shape."""
     if not 1 <= len(shape) <= limits.ARRAY_DIMENSIONS_MAX:
         raise Refused(f"an array has 1 to {limits.ARRAY_DIMENSIONS_MAX} dimensions, this one {len(shape)}")
     product = 1
     for dimension in shape:
         product *= dimension
-        if dimension > limits.ARRAY_DIMENSION_MAX or product * 8 > limits.ARRAY_BYTES_MAX:
+        if not 0 <= dimension <= limits.ARRAY_DIMENSION_MAX or product * 8 > limits.ARRAY_BYTES_MAX:
             raise Refused(f"an array of shape {shape} is above the limit of {limits.ARRAY_BYTES_MAX} bytes")
+    return product
+
+
+def check_array(shape: tuple[int, ...], elements: bytes) -> None:
+    """Refused when the elements are not those of the shape."""
+    expected = 8 * check_array_shape(shape)
+    if len(elements) != expected:
+        raise Refused(f"an array of shape {shape} has {expected} bytes of elements, not {len(elements)}")
+
+
+def array_form(value: Any) -> tuple[tuple[int, ...], bytes]:
+    """Dimensions and row-major little-endian bytes of an array of 8-byte elements (wire.md 4.9)."""
+    shape = tuple(int(dimension) for dimension in value.shape)
     kind = "<i8" if value.dtype.kind == "i" else "<f8"
+    check_array_shape(shape)
     return shape, value.astype(kind, copy=False).tobytes()
 
 

@@ -322,10 +322,11 @@ class RowBuffer:
         table = row.table.text
         texts, values = as_dict(table, "symbols", symbols), as_dict(table, "columns", columns)
         check_shape(table, list(texts), list(values), self._max_name_bytes)
-        for name, text in texts.items():
+        cells = list(values.items())  # a conversion hook may change the caller's dict
+        for name, text in list(texts.items()):
             if text is not None:
                 self._set(row, name, ColumnType.SYMBOL, text)
-        for name, value in values.items():
+        for name, value in cells:
             try:
                 found = convert.natural(value)
             except faults.Refused as why:

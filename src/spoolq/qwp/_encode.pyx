@@ -111,10 +111,10 @@ cdef class Message:
         frame.block_count = count
         for index in range(frame.block_count):
             if tables is None:
-                table_index, first, end = index, 0, (<Table?> rows.batch[index]).row_count
+                table_index, first, end = index, 0, rows.table_at(index).row_count
             else:
                 table_index, first, end = tables[index]
-            measure_block(&frame.blocks[index], rows.batch[table_index], first, end, gorilla)
+            measure_block(&frame.blocks[index], rows.table_at(table_index), first, end, gorilla)
             frame.payload += frame.blocks[index].size
         return 0
 
