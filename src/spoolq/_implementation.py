@@ -23,6 +23,7 @@ _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a
     "spoolq.columns._rows",
     "spoolq.link._mask",
     "spoolq.qwp._encode",
+    "spoolq.qwp._inbound",
     "spoolq.spool._crc",
     "spoolq.spool._mapping",
     "spoolq.spool._segment",

@@ -51,7 +51,13 @@ class Dictionary:
         return len(self.texts)
 
     def apply(self, start: int, entries: list[str]) -> None:
-        """Registers ids ``start`` on; ids that are known get the new text (overlap is legal)."""
+        """Registers ids ``start`` on; ids that are known get the new text (overlap is legal).
+
+        Columns decoded before hold ``texts`` and look into it later, so a text that changes changes a copy.
+        """
+        known = self.texts[start : start + len(entries)]
+        if known != entries[: len(known)]:
+            self.texts = self.texts.copy()
         self.texts[start : start + len(entries)] = entries
 
 
@@ -108,7 +114,9 @@ def blocks(
     Header and dictionary section are done when this returns; names are not checked (`check_names`).
     Raises WireFault, now or from the iterator.
     """
-    flags, table_count, reader = _header(memoryview(message), version)
+    # Columns look into the message later: one that may change under them is copied.
+    whole = message if isinstance(message, bytes) else bytes(message)
+    flags, table_count, reader = _header(memoryview(whole), version)
     start, symbols = 0, list[str]()
     if flags & layout.FLAG_DELTA_DICTIONARY:
         start, symbols = _dictionary_section(reader, dictionary)

@@ -1,7 +1,9 @@
 """Column data of every type (wire.md 4), read strictly; one small function a layout.
 
-Each reader gets the number of values present (nulls of a bitmap are not stored) and gives a list of
-just those; `column_data` spreads them over the rows.
+Each reader gets the number of values present (nulls of a bitmap are not stored), checks their bytes whole and
+gives a `Later`: a function that makes the list of just those values.  It is called when somebody looks at
+`DecodedColumn.values`, so a server that only keeps a message pays for the checks alone.  A `Later` never fails
+and never changes: it holds the message's bytes, and the dictionary as it was (`Dictionary.apply`).
 """
 
 from __future__ import annotations
@@ -9,163 +11,234 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
 from spoolq import limits
 from spoolq.columns.types import DECIMALS, FIXED_BYTES, TIMESTAMPS, ColumnType
-from spoolq.qwp import gorilla, layout
+from spoolq.qwp import gorilla, inbound, layout
 from spoolq.qwp.layout import Status
 from spoolq.qwp.reader import Reader, WireFault
 
+Later = Callable[[], list[Any]]
+
 _INT32_END: Final = 1 << 31
+_TRUNCATED: Final = -1
 
 
-@dataclass(slots=True)
 class DecodedColumn:
     """A column of a block: one Python value a row, None for a NULL by bitmap.
 
     Values: bool, int, float, str (SYMBOL, VARCHAR, CHAR), bytes (BINARY, UUID as 16 RFC bytes),
     Decimal; GEOHASH int with ``precision``; arrays ``(shape, flat list)``.  DATE and timestamps are
-    ints in the unit of the type, IPV4 and LONG256 ints.  ``has_bitmap``: the nulls, if any, were told.
+    ints in the unit of the type, IPV4 and LONG256 ints.  ``has_bitmap``: the nulls, if any, were told;
+    ``null_count``: how many there are by bitmap; ``dimensions``: of an array column with a value, else 0.
     """
 
-    name: str
-    type: ColumnType
-    values: list[Any]
-    precision: int = 0
-    scale: int = 0
-    has_bitmap: bool = False
+    __slots__ = (
+        *("name", "type", "precision", "scale", "dimensions", "has_bitmap", "null_count"),
+        *("_bitmap", "_later", "_values"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        type: ColumnType,
+        values: list[Any] | None = None,
+        precision: int = 0,
+        scale: int = 0,
+        has_bitmap: bool = False,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.precision = precision
+        self.scale = scale
+        self.dimensions = 0
+        self.has_bitmap = has_bitmap
+        self.null_count = values.count(None) if values is not None else 0
+        self._values = values
+        self._later: Later = list
+        self._bitmap: memoryview | None = None
+
+    @property
+    def values(self) -> list[Any]:
+        """One value a row; made at the first look."""
+        if self._values is None:
+            found = self._later()
+            if self.null_count:
+                assert self._bitmap is not None
+                left, rows = iter(found), len(found) + self.null_count
+                found = [None if null else next(left) for null in _unpacked(self._bitmap, rows)]
+            self._values, self._later, self._bitmap = found, list, None
+        return self._values
+
+    def __repr__(self) -> str:
+        return f"DecodedColumn({self.name!r}, {self.type.name})"
 
 
 def column_data(
     reader: Reader, name: str, column_type: ColumnType, rows: int, flags: int, symbols: list[str]
 ) -> DecodedColumn:
     """Reads one column of ``rows`` rows."""
-    nulls = _nulls(reader, rows)
-    present = rows if nulls is None else rows - sum(nulls)
-    column = DecodedColumn(name, column_type, [], has_bitmap=nulls is not None)
-    found: list[Any]
+    column = DecodedColumn(name, column_type)
+    if reader.byte() != 0:
+        column.has_bitmap = True
+        column._bitmap = reader.take((rows + 7) // 8, "bits")
+        # Padding bits are not looked at.
+        column.null_count = (int.from_bytes(column._bitmap, "little") & (1 << rows) - 1).bit_count()
+    present = rows - column.null_count
     if column_type is ColumnType.SYMBOL:
-        found = _symbols(reader, present, flags, symbols)
+        later = _symbols(reader, present, flags, symbols)
     elif column_type in TIMESTAMPS and flags & layout.FLAG_GORILLA:
-        found = _encoded_timestamps(reader, present)
+        later = _encoded_timestamps(reader, present)
     elif column_type is ColumnType.GEOHASH:
-        column.precision, found = _geohashes(reader, present)
+        column.precision, later = _geohashes(reader, present)
     elif column_type in DECIMALS:
-        column.scale, found = _decimals(reader, present, FIXED_BYTES[column_type])
+        column.scale, later = _decimals(reader, present, FIXED_BYTES[column_type])
+    elif column_type in _ARRAY_CODES:
+        column.dimensions, later = _arrays(reader, present, _ARRAY_CODES[column_type])
     else:
-        found = _READERS[column_type](reader, present)
-    if nulls is not None:
-        left = iter(found)
-        found = [None if null else next(left) for null in nulls]
-    column.values = found
+        later = _READERS[column_type](reader, present)
+    column._later, column._values = later, None
     return column
-
-
-def _nulls(reader: Reader, rows: int) -> list[bool] | None:
-    if reader.byte() == 0:
-        return None
-    return _bits(reader, rows)
-
-
-def _bits(reader: Reader, count: int) -> list[bool]:
-    """LSB first; padding bits are not looked at."""
-    out: list[bool] = []
-    for byte in reader.take((count + 7) // 8, "bits"):
-        out += _BITS_OF[byte]
-    return out[:count]
 
 
 _BITS_OF: Final = [[bool(byte >> bit & 1) for bit in range(8)] for byte in range(256)]
 
 
-def _numbers(code: str, nbytes: int) -> Callable[[Reader, int], list[Any]]:
-    def read(reader: Reader, count: int) -> list[Any]:
-        values = array(code)
-        values.frombytes(reader.take(count * nbytes, "column values"))
-        return values.tolist()
+def _unpacked(bits: memoryview, count: int) -> list[bool]:
+    """LSB first; padding bits are not looked at."""
+    out: list[bool] = []
+    for byte in bits:
+        out += _BITS_OF[byte]
+    return out[:count]
+
+
+def _booleans(reader: Reader, count: int) -> Later:
+    bits = reader.take((count + 7) // 8, "bits")
+    return lambda: _unpacked(bits, count)
+
+
+def _numbers(code: str, nbytes: int) -> Callable[[Reader, int], Later]:
+    def read(reader: Reader, count: int) -> Later:
+        data = reader.take(count * nbytes, "column values")
+
+        def later() -> list[Any]:
+            values = array(code)
+            values.frombytes(data)
+            return values.tolist()
+
+        return later
 
     return read
 
 
-def _chars(reader: Reader, count: int) -> list[str]:
-    return [chr(unit) for unit in struct.unpack(f"<{count}H", reader.take(2 * count, "column values"))]
+def _chars(reader: Reader, count: int) -> Later:
+    data = reader.take(2 * count, "column values")
+    return lambda: [chr(unit) for unit in struct.unpack(f"<{count}H", data)]
 
 
-def _wide(reader: Reader, count: int) -> list[int]:
-    data = bytes(reader.take(32 * count, "column values"))
-    return [int.from_bytes(data[at : at + 32], "little") for at in range(0, len(data), 32)]
+def _wide(reader: Reader, count: int) -> Later:
+    data = reader.take(32 * count, "column values")
+    return lambda: [int.from_bytes(piece, "little") for piece in _split(data, 32)]
 
 
-def _uuids(reader: Reader, count: int) -> list[bytes]:
-    data = bytes(reader.take(16 * count, "column values"))
-    return [data[at : at + 16][::-1] for at in range(0, len(data), 16)]
+def _uuids(reader: Reader, count: int) -> Later:
+    data = reader.take(16 * count, "column values")
+    return lambda: [piece[::-1] for piece in _split(data, 16)]
 
 
-def _pieces(reader: Reader, count: int) -> list[bytes]:
-    offsets = struct.unpack(f"<{count + 1}I", reader.take(4 * (count + 1), "offsets"))
-    if offsets[0] != 0:
-        raise WireFault(Status.PARSE_ERROR, f"the first offset is {offsets[0]}, not 0")
-    if offsets[-1] >= _INT32_END or offsets[-1] > reader.left:
-        raise WireFault(Status.PARSE_ERROR, f"the last offset {offsets[-1]} is beyond the payload")
-    if any(b < a for a, b in pairwise(offsets)):
+def _split(data: memoryview, width: int) -> list[bytes]:
+    """Pieces of the same width."""
+    whole = bytes(data)
+    return [whole[at : at + width] for at in range(0, len(whole), width)]
+
+
+def _checked_pieces(reader: Reader, count: int) -> tuple[memoryview, memoryview]:
+    """Offsets and bytes of VARCHAR or BINARY."""
+    offsets = reader.take(4 * (count + 1), "offsets")
+    first, last = int.from_bytes(offsets[:4], "little"), int.from_bytes(offsets[-4:], "little")
+    if first != 0:
+        raise WireFault(Status.PARSE_ERROR, f"the first offset is {first}, not 0")
+    if last >= _INT32_END or last > reader.left:
+        raise WireFault(Status.PARSE_ERROR, f"the last offset {last} is beyond the payload")
+    if not inbound.offsets_rise(offsets):
         raise WireFault(Status.PARSE_ERROR, "offsets decrease")
-    data = bytes(reader.take(offsets[-1], "text bytes"))
-    return [data[a:b] for a, b in pairwise(offsets)]
+    return offsets, reader.take(last, "text bytes")
 
 
-def _varchars(reader: Reader, count: int) -> list[str]:
+def _pieces_of(offsets: memoryview, data: memoryview) -> list[bytes]:
+    whole = bytes(data)
+    return [whole[a:b] for a, b in pairwise(struct.unpack(f"<{len(offsets) // 4}I", offsets))]
+
+
+def _binaries(reader: Reader, count: int) -> Later:
+    offsets, data = _checked_pieces(reader, count)
+    return lambda: _pieces_of(offsets, data)
+
+
+def _varchars(reader: Reader, count: int) -> Later:
+    offsets, data = _checked_pieces(reader, count)
     try:
-        return [piece.decode() for piece in _pieces(reader, count)]
+        text = str(data, "utf-8")
     except UnicodeDecodeError:
         raise WireFault(Status.PARSE_ERROR, "a VARCHAR value is not UTF-8") from None
+    if len(text) != len(data) and not inbound.cuts_between_characters(offsets, data):
+        raise WireFault(Status.PARSE_ERROR, "a VARCHAR value is not UTF-8")
+    return lambda: [piece.decode() for piece in _pieces_of(offsets, data)]
 
 
-def _symbols(reader: Reader, count: int, flags: int, symbols: list[str]) -> list[str]:
+def _symbols(reader: Reader, count: int, flags: int, symbols: list[str]) -> Later:
     if not flags & layout.FLAG_DELTA_DICTIONARY:
         size = reader.varint()
         if size > limits.DICTIONARY_ENTRIES_MAX or size > reader.left:
             raise WireFault(Status.PARSE_ERROR, f"a symbol dictionary of {size} entries")
         symbols = [reader.text("symbol") for _ in range(size)]
-    ids = [reader.varint() for _ in range(count)]
-    if ids and max(ids) >= len(symbols):
-        raise WireFault(Status.PARSE_ERROR, f"symbol index out of range: {max(ids)} of {len(symbols)}")
-    return [symbols[symbol_id] for symbol_id in ids]
+    data, start = reader.data, reader.offset
+    end, largest = inbound.varints_end(data, start, count)
+    if end < 0:
+        text = "incomplete varint" if end == _TRUNCATED else "varint overflow"
+        raise WireFault(Status.PARSE_ERROR, text)
+    if count and largest >= len(symbols):
+        raise WireFault(Status.PARSE_ERROR, f"symbol index out of range: {largest} of {len(symbols)}")
+    reader.offset = end
+    return lambda: [symbols[symbol_id] for symbol_id in inbound.varints(data, start, count)]
 
 
-def _encoded_timestamps(reader: Reader, count: int) -> list[int]:
+def _encoded_timestamps(reader: Reader, count: int) -> Later:
     encoding = reader.byte()
     if encoding == layout.TIMESTAMPS_RAW:
-        values: list[int] = _READERS[ColumnType.TIMESTAMP](reader, count)
-        return values
+        return _READERS[ColumnType.TIMESTAMP](reader, count)
     if encoding != layout.TIMESTAMPS_GORILLA:
         raise WireFault(Status.PARSE_ERROR, f"unknown timestamp encoding {encoding}")
     found = gorilla.decode(reader.data, reader.offset, count)
     if found is None:
         raise WireFault(Status.PARSE_ERROR, "attempt to read beyond available bits")
-    reader.offset = found[1]
-    return found[0]
+    values, reader.offset = found
+    return lambda: values
 
 
-def _geohashes(reader: Reader, count: int) -> tuple[int, list[int]]:
+def _geohashes(reader: Reader, count: int) -> tuple[int, Later]:
     precision = reader.varint()
     if not 1 <= precision <= limits.GEOHASH_BITS_MAX:
         raise WireFault(Status.PARSE_ERROR, f"invalid GeoHash precision {precision}")
     width = (precision + 7) // 8
-    data = bytes(reader.take(width * count, "column values"))
-    return precision, [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]
+    data = reader.take(width * count, "column values")
+    return precision, lambda: [int.from_bytes(piece, "little") for piece in _split(data, width)]
 
 
-def _decimals(reader: Reader, count: int, width: int) -> tuple[int, list[Decimal]]:
+def _decimals(reader: Reader, count: int, width: int) -> tuple[int, Later]:
     scale = reader.byte()
     if scale > limits.DECIMAL_SCALE_MAX:
         raise WireFault(Status.PARSE_ERROR, f"decimal scale {scale} above {limits.DECIMAL_SCALE_MAX}")
-    data = bytes(reader.take(width * count, "column values"))
-    numbers = (int.from_bytes(data[at : at + width], "little", signed=True) for at in range(0, len(data), width))
-    return scale, [decimal_of(number, scale) for number in numbers]
+    data = reader.take(width * count, "column values")
+
+    def later() -> list[Any]:
+        numbers = (int.from_bytes(piece, "little", signed=True) for piece in _split(data, width))
+        return [decimal_of(number, scale) for number in numbers]
+
+    return scale, later
 
 
 def decimal_of(unscaled: int, scale: int) -> Decimal:
@@ -173,17 +246,18 @@ def decimal_of(unscaled: int, scale: int) -> Decimal:
     return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))
 
 
-def _arrays(code: str) -> Callable[[Reader, int], list[Any]]:
-    def read(reader: Reader, count: int) -> list[Any]:
-        found = [_one_array(reader, code) for _ in range(count)]
-        if len({len(shape) for shape, _ in found}) > 1:
-            raise WireFault(Status.SCHEMA_MISMATCH, "arrays of differing dimensions in one column")
-        return found
+def _arrays(reader: Reader, count: int, code: str) -> tuple[int, Later]:
+    """The dimensions of the column, 0 without a value."""
+    found = [_one_array(reader) for _ in range(count)]
+    dimensions = {len(shape) for shape, _ in found}
+    if len(dimensions) > 1:
+        raise WireFault(Status.SCHEMA_MISMATCH, "arrays of differing dimensions in one column")
+    return max(dimensions, default=0), lambda: [
+        (shape, list(struct.unpack(f"<{len(data) // 8}{code}", data))) for shape, data in found
+    ]
 
-    return read
 
-
-def _one_array(reader: Reader, code: str) -> tuple[tuple[int, ...], list[Any]]:
+def _one_array(reader: Reader) -> tuple[tuple[int, ...], memoryview]:
     dimensions = reader.byte()
     if not 1 <= dimensions <= limits.ARRAY_DIMENSIONS_MAX:
         raise WireFault(Status.PARSE_ERROR, f"an array of {dimensions} dimensions")
@@ -193,13 +267,12 @@ def _one_array(reader: Reader, code: str) -> tuple[tuple[int, ...], list[Any]]:
         product *= dimension
         if dimension < 0 or product >= _INT32_END:
             raise WireFault(Status.PARSE_ERROR, f"an array of shape {shape}")
-    elements = array(code)
-    elements.frombytes(reader.take(8 * product, "array elements"))
-    return shape, elements.tolist()
+    return shape, reader.take(8 * product, "array elements")
 
 
-_READERS: Final[dict[ColumnType, Callable[[Reader, int], list[Any]]]] = {
-    ColumnType.BOOLEAN: _bits,
+_ARRAY_CODES: Final = {ColumnType.DOUBLE_ARRAY: "d", ColumnType.LONG_ARRAY: "q"}
+_READERS: Final[dict[ColumnType, Callable[[Reader, int], Later]]] = {
+    ColumnType.BOOLEAN: _booleans,
     ColumnType.BYTE: _numbers("b", 1),
     ColumnType.SHORT: _numbers("h", 2),
     ColumnType.INT: _numbers("i", 4),
@@ -212,9 +285,7 @@ _READERS: Final[dict[ColumnType, Callable[[Reader, int], list[Any]]]] = {
     ColumnType.UUID: _uuids,
     ColumnType.LONG256: _wide,
     ColumnType.VARCHAR: _varchars,
-    ColumnType.BINARY: _pieces,
-    ColumnType.DOUBLE_ARRAY: _arrays("d"),
-    ColumnType.LONG_ARRAY: _arrays("q"),
+    ColumnType.BINARY: _binaries,
     ColumnType.CHAR: _chars,
     ColumnType.IPV4: _numbers("I", 4),
 }

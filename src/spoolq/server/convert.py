@@ -1,7 +1,7 @@
 """From wire values to what a person reads, and the coercions into an existing column (wire.md 8).
 
-`python_values(column)`: what `spoolq.qwp.decode` gives, as Python objects: a sentinel that a reader takes for
-NULL becomes None (wire.md 4.2), UUID and IPV4 their classes, GEOHASH a `Geohash`, arrays nested lists.  DATE
+`python_values(column)`: what `spoolq.qwp.decode` gives, as Python objects: what a reader takes for NULL becomes
+None (`qwp.stored.as_read`), UUID and IPV4 their classes, GEOHASH a `Geohash`, arrays nested lists.  DATE
 and timestamps stay ints in the unit of the type.
 
 `coerce(column, target)`: the column in another type, or a `WireFault`.  Taken: whole numbers into wider or
@@ -20,52 +20,30 @@ from uuid import UUID
 
 from spoolq.qwp.decode import ColumnType, DecodedColumn, WireFault
 from spoolq.qwp.layout import Status
+from spoolq.qwp.stored import as_read
 from spoolq.values import Geohash
 
 _INT64_MIN: Final = -(1 << 63)
 _INT64: Final = range(_INT64_MIN, 1 << 63)
-_NULL_INTS: Final[dict[ColumnType, int]] = {
-    ColumnType.INT: -(1 << 31),
-    ColumnType.LONG: _INT64_MIN,
-    ColumnType.TIMESTAMP: _INT64_MIN,
-    ColumnType.TIMESTAMP_NANOS: _INT64_MIN,
-    ColumnType.DATE: _INT64_MIN,
-    ColumnType.LONG256: int.from_bytes(struct.pack("<q", _INT64_MIN) * 4, "little"),
-}
-_NULL_UUID: Final = struct.pack("<q", _INT64_MIN)[::-1] * 2
 _NANOS_IN_MICRO: Final = 1_000
 
 
 def python_values(column: DecodedColumn) -> list[Any]:
     """One value a row, None for NULL."""
-    kind, values = column.type, column.values
-    if kind in _NULL_INTS:
-        null = _NULL_INTS[kind]
-        return [None if value == null else value for value in values]
+    kind, values = column.type, as_read(column)
     match kind:
-        case ColumnType.FLOAT | ColumnType.DOUBLE:
-            return [None if value is None or math.isnan(value) else value for value in values]
         case ColumnType.BOOLEAN | ColumnType.BYTE | ColumnType.SHORT:
             return [absent(kind) if value is None else value for value in values]
-        case ColumnType.CHAR:
-            return [None if value == "\0" else value for value in values]
         case ColumnType.IPV4:
-            return [IPv4Address(value) if value else None for value in values]
+            return [None if value is None else IPv4Address(value) for value in values]
         case ColumnType.UUID:
-            return [None if value in (None, _NULL_UUID) else UUID(bytes=value) for value in values]
+            return [None if value is None else UUID(bytes=value) for value in values]
         case ColumnType.GEOHASH:
-            return [_geohash(value, column.precision, told=column.has_bitmap) for value in values]
+            mask = (1 << column.precision) - 1
+            return [None if value is None else Geohash(value & mask, column.precision) for value in values]
         case ColumnType.DOUBLE_ARRAY | ColumnType.LONG_ARRAY:
             return [None if value is None else _nested(*value) for value in values]
     return values
-
-
-def _geohash(value: int | None, precision: int, *, told: bool) -> Geohash | None:
-    """``told``: a bitmap says which rows are NULL; only without one do all ones mean it (wire.md 4.8)."""
-    all_ones = (1 << 8 * ((precision + 7) // 8)) - 1
-    if value is None or (value == all_ones and not told):
-        return None
-    return Geohash(value & (1 << precision) - 1, precision)
 
 
 def _nested(shape: tuple[int, ...], flat: list[Any]) -> list[Any]:
@@ -79,11 +57,6 @@ def _nested(shape: tuple[int, ...], flat: list[Any]) -> list[Any]:
 def absent(kind: ColumnType) -> Any:
     """What a row has that does not set a column: NULL, where the type has one (wire.md 4.2)."""
     return {ColumnType.BOOLEAN: False, ColumnType.BYTE: 0, ColumnType.SHORT: 0}.get(kind)
-
-
-def dimensions(column: DecodedColumn) -> int:
-    """Number of dimensions of an array column; 0 when all its values are NULL."""
-    return next((len(value[0]) for value in column.values if value is not None), 0)
 
 
 _WHOLE: Final[dict[ColumnType, range]] = {

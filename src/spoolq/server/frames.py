@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from spoolq.qwp.inbound import unmask
+
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -136,15 +138,6 @@ class FrameReader:
             raise FrameFault(PROTOCOL_ERROR, "fragmented WebSocket frames are not supported", acks_first=True)
         elif opcode == TEXT:
             raise FrameFault(UNSUPPORTED, "text frames are not supported", acks_first=True)
-
-
-def unmask(data: bytes | memoryview, mask: bytes) -> bytes:
-    """The payload, or the masked form of one: it is its own inverse.  As one number, for bytes in a loop are slow."""
-    nbytes = len(data)
-    if not any(mask):
-        return bytes(data)
-    pattern = (mask * (nbytes // _MASK_NBYTES + 1))[:nbytes]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(pattern, "little")).to_bytes(nbytes, "little")
 
 
 def build(opcode: int, payload: bytes) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from spoolq import limits
+from spoolq.qwp.inbound import unmask
 from spoolq.qwp.layout import Status
 from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok, Response, build
 from spoolq.server import frames
@@ -147,7 +148,7 @@ def odd_frame(kind: AnswerKind, payload: bytes) -> bytes:
         case "text":
             return frames.build(frames.TEXT, payload)
         case "masked":
-            return bytes((first, frames.MASKED | len(payload))) + _MASK + frames.unmask(payload, _MASK)
+            return bytes((first, frames.MASKED | len(payload))) + _MASK + unmask(payload, _MASK)
         case "fragmented":
             middle = len(payload) // 2
             return (

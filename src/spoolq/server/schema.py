@@ -19,6 +19,7 @@ from spoolq.server.options import ServerOptions
 _TIMES: Final = (ColumnType.TIMESTAMP, ColumnType.TIMESTAMP_NANOS)
 _ARRAYS: Final = (ColumnType.DOUBLE_ARRAY, ColumnType.LONG_ARRAY)
 _NANOS_IN_MICRO: Final = 1_000
+_DESIGNATED: Final = ""  # so named on the wire, and here: it has no value that reads as NULL (wire.md 4.2)
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Schema:
         for column in others:
             found = self._column(column, options)
             if found is not None:
-                fitted[fold(column.name)] = _fit_one(column, found)
+                fitted[fold(column.name)] = _fit_one(column, found, block.row_count)
         fitted[fold(self.designated)] = self._stamp(stamp, block.row_count, now_nanos)
         return Fitted(block.row_count, fitted, len(self.columns) - before)
 
@@ -84,7 +85,7 @@ class Schema:
         key = fold(column.name)
         found = self.columns.get(key)
         if found is None:
-            rank = convert.dimensions(column) if column.type in _ARRAYS else 0
+            rank = column.dimensions
             if column.type in _ARRAYS and not rank:
                 return None
             if len(self.columns) >= options.columns_max:
@@ -103,28 +104,22 @@ class Schema:
             known = self.columns[key] = Column(self.designated, kind)
         now = now_nanos if known.type is ColumnType.TIMESTAMP_NANOS else now_nanos // _NANOS_IN_MICRO
         if column is None:
-            return DecodedColumn(self.designated, known.type, [now] * rows)
-        values: list[Any] = column.values
-        if column.type is not known.type:
-            values = convert.convert_times(values, column.type, known.type)
-        if None in values:
-            values = [now if value is None else value for value in values]
-        return DecodedColumn(self.designated, known.type, values)
+            return DecodedColumn(_DESIGNATED, known.type, [now] * rows)
+        if column.type is known.type and not column.null_count and not column.name:
+            return column
+        values = convert.convert_times(column.values, column.type, known.type)
+        return DecodedColumn(_DESIGNATED, known.type, [now if value is None else value for value in values])
 
 
-def _fit_one(column: DecodedColumn, found: Column) -> DecodedColumn:
+def _fit_one(column: DecodedColumn, found: Column, row_count: int) -> DecodedColumn:
     if column.type is not found.type:
         return convert.coerce(column, found.type)
     if column.type in _ARRAYS:
-        rank = convert.dimensions(column)
+        rank = column.dimensions
         if rank and rank != found.dimensions:
             text = f"array dimensions {rank}, the column has {found.dimensions} [column={column.name}]"
             raise WireFault(Status.SCHEMA_MISMATCH, text)
-    elif (
-        column.type is ColumnType.GEOHASH
-        and column.precision != found.precision
-        and any(value is not None for value in column.values)
-    ):
+    elif column.type is ColumnType.GEOHASH and column.precision != found.precision and column.null_count < row_count:
         text = f"geohash of {column.precision} bits, the column has {found.precision} [column={column.name}]"
         raise WireFault(Status.SCHEMA_MISMATCH, text)
     return column
