@@ -22,13 +22,13 @@ from collections.abc import Iterator
 from random import Random
 from typing import Final
 
-from spoolq import limits
+from spoolq import limits, link
 from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.config import SenderConfig
+from spoolq.config_keys import Secret
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions
 from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.link import ConnectOptions, Endpoint
-from spoolq.qwp import upgrade
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle
 from spoolq.runtime.clock import Clock
@@ -128,11 +128,6 @@ class Engine:
 
     def _make_loop(self, blocking: bool) -> IoLoop:
         config = self.config
-        authorization = None
-        if config.username is not None and config.password is not None:
-            authorization = upgrade.basic(config.username, config.password.reveal())
-        elif config.token is not None:
-            authorization = f"Bearer {config.token.reveal()}"
         # Without a setting a blocking connect lasts as long as the system lets it (behaviour.md 1.2).
         default_millis = limits.CONNECT_MILLIS_SYSTEM if blocking else limits.CONNECT_MILLIS_BACKGROUND
         return IoLoop(
@@ -141,9 +136,10 @@ class Engine:
             self._clock,
             [Endpoint(address.host, address.port) for address in config.endpoints],
             ConnectOptions(
-                authorization=authorization,
+                authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
                 connect_millis=config.connect_timeout_millis or default_millis,
                 upgrade_millis=config.auth_timeout_millis,
+                tls=link.TlsOptions(verify=config.tls_verify, roots=config.tls_roots) if config.tls else None,
             ),
             catch_up=self._catch_up,
             on_settled=self.progress.advanced,
@@ -396,6 +392,10 @@ class Engine:
         steps.run(self.store.close)
         steps.run(self.progress.end)
         self._close_ended.set()
+
+
+def _reveal(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
 
 
 def _forked_error() -> ForkedError:

@@ -186,10 +186,19 @@ class IoLoop:
 
     def _take(self, connection: Connection) -> None:
         """Tells the machine what came, until one of it ends the connection."""
-        for item in connection.receive():
+        items = connection.receive()
+        if items and self._sending is not None:
+            self._tell_partly_sent(connection, self._sending)
+        for item in items:
             if self._connection is connection:
                 self._tell(self._event_of(item))
                 self._drain()
+
+    def _tell_partly_sent(self, connection: Connection, sending: tuple[int, int]) -> None:
+        """A run is blocked in the socket: answers are measured against what is really gone."""
+        gone = sending[1] - connection.unsent_messages()
+        if gone >= sending[0]:
+            self._tell(events.RunPartlySent(gone))
 
     def _event_of(self, item: link.Inbound) -> events.Event:
         match item:
@@ -236,16 +245,10 @@ class IoLoop:
                     _LOG.warning("%s", text)
 
     def _connect(self, index: int, limit_millis: int | None) -> None:
-        endpoint, options = self._endpoints[index], self._options
-        if limit_millis is not None:
-            options = dataclasses.replace(
-                options,
-                connect_millis=min(options.connect_millis, max(limit_millis, 1)),
-                upgrade_millis=min(options.upgrade_millis, max(limit_millis, 1)),
-            )
+        endpoint = self._endpoints[index]
         self.reconnect_attempts += self.machine.was_ever_connected
         try:
-            connection = link.connect(endpoint, options, self._cancel.fileno())
+            connection = link.connect(endpoint, self._options, self._cancel.fileno(), limit_millis)
         except ConnectFailure as failure:
             if failure.kind is Kind.CANCELLED:
                 return
@@ -284,8 +287,11 @@ class IoLoop:
             if run is None:
                 return
             try:
-                connection.queue_run(run)
-                self._sending = (run.first_fsn, run.last_fsn)
+                count = connection.queue_run(run, action.max_frame_nbytes)
+                if count:
+                    self._sending = (run.first_fsn, run.first_fsn + count - 1)
+                else:
+                    self._tell(events.FrameTooLarge(run.first_fsn, run.payloads()[0].nbytes))
             finally:
                 run.release()
         except StorageError as error:
