@@ -55,9 +55,8 @@ class StepClock(ManualClock):
 
     def asleep(self) -> None:
         """Blocks until the I/O thread sleeps without a time limit; moves the clock past its linger."""
-        self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1)
-        self.advance(1_000)
-        self.wait_for_poll(lambda timeout: timeout is None)
+        while self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1) is not None:
+            self.advance(1_000)
 
     def wait_for_wait(self, due_in_millis: int) -> None:
         """Blocks until a thread waits on a condition for that long from now."""
