@@ -106,3 +106,17 @@ def test_fov_07_a_dictionary_entry_above_the_cap_is_the_same() -> None:
     assert 300_000 <= driver.now_millis < 320_000
     error = latched(driver.actions)
     assert error.from_fsn == 3  # type: ignore[attr-defined]
+
+
+def test_fov_07_the_window_runs_from_the_endpoint_that_was_found_last() -> None:
+    driver = small("a", "b")
+    refused = ConnectFailed(FailureKind.TRANSPORT, "refused")
+    found = driver.tell(TOO_LARGE)
+    while driver.now_millis < 400_000:
+        _, endpoint = driver.next_connect(found)
+        found = driver.tell(refused) if endpoint else driver.tell(events.Connected(0, CAP), TOO_LARGE)
+    while driver.machine.state is not State.FAILED:
+        assert driver.now_millis < 760_000
+        driver.next_connect(found)
+        found = driver.tell(events.Connected(0, CAP), TOO_LARGE)
+    assert driver.now_millis >= 700_000
