@@ -141,7 +141,8 @@ def test_open_cuts_behind_the_last_whole_chunk_and_goes_on(tmp_path: Path, rest:
     path = tmp_path / symbol_log.NAME
     path.write_bytes(_TWO + rest)
     found = read_symbols(Files(), str(tmp_path))
-    log = SymbolLog.open(Files(), str(tmp_path), found)
+    sizes = {"trusted_nbytes": found.trusted_nbytes, "nbytes": found.nbytes}
+    log = SymbolLog.open(Files(), str(tmp_path), count=len(found.table), **sizes)
     assert path.read_bytes() == _TWO
     found.table.intern("four")
     log.write_ahead(found.table, 3, 4)

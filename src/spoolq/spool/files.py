@@ -371,10 +371,14 @@ class Files:
 
     def _open(self, tried: str, path: str, flags: int) -> File:
         with _naming(tried, path):
-            fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, self._file_mode)
+            # O_NONBLOCK: opening a pipe would wait for its other end
+            fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, self._file_mode)
             try:
-                if stat_module.S_ISDIR(os.fstat(fd).st_mode):
+                mode = os.fstat(fd).st_mode
+                if stat_module.S_ISDIR(mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                if not stat_module.S_ISREG(mode):
+                    raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
                 if self._group_access and flags & os.O_CREAT:
                     os.fchmod(fd, self._file_mode)  # whatever the umask took away
             except BaseException:

@@ -16,7 +16,7 @@ whether it commits (slot.md 2.3, 5.5).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -87,19 +87,6 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a walk: its index, where it starts, its payload's length and first bytes.
-
-    ``prefix`` is valid until the next step.
-    """
-
-    index: int
-    offset: int
-    nbytes: int
-    prefix: memoryview
-
-
-@dataclass(frozen=True, slots=True)
 class SectionHead:
     """The start of a dictionary section: first id, number of entries, offset of the entries in the payload."""
 
@@ -155,6 +142,12 @@ class Window:
         """As much as the buffer takes from ``offset`` on; valid until the next call."""
         return self.at(offset, len(self._buffer))
 
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """``nbytes`` from ``offset``, not bound by the buffer; fewer where the file ends."""
+        if nbytes <= len(self._buffer):
+            return bytes(self.at(offset, nbytes))
+        return self._files.read(self._file, offset, min(nbytes, self.nbytes - offset))
+
     def crc(self, offset: int, nbytes: int) -> int | None:
         """CRC-32C of a range of any size; None when the file ends before."""
         crc = 0
@@ -168,6 +161,29 @@ class Window:
         return crc
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a walk: its index, where it starts, its payload's length and first bytes.
+
+    Valid until the next step.
+    """
+
+    window: Window
+    index: int
+    offset: int
+    nbytes: int
+
+    @property
+    def prefix(self) -> memoryview:
+        """The frame's header and the first bytes of its payload."""
+        return self.window.at(self.offset, _PREFIX_BYTES)
+
+    def payload(self, start: int) -> bytes:
+        """The payload from its byte ``start`` on, at most as much as a QWP message may have."""
+        end = min(self.nbytes, limits.PAYLOAD_BYTES_MAX)
+        return self.window.read(self.offset + limits.FRAME_HEADER_BYTES + start, end - start)
+
+
 def scan_segment(files: Files, path: str, name: str, nbytes: int, buffer: memoryview) -> Segment:
     """Reads the file at ``path``, ``nbytes`` long; ``name`` goes into the result.  See the module's text."""
     file = files.open(path, write=False)
@@ -177,16 +193,15 @@ def scan_segment(files: Files, path: str, name: str, nbytes: int, buffer: memory
         files.close(file)
 
 
-def walk(files: Files, path: str, segment: Segment, buffer: memoryview) -> Iterator[Frame]:
+def walk(files: Files, path: str, segment: Segment, buffer: memoryview) -> Generator[Frame, None, None]:
     """The frames that `scan_segment` found, without checking them again; close the iterator."""
     file = files.open(path, write=False)
     try:
         window = Window(files, file, segment.append_offset, buffer)
         offset = limits.SEGMENT_HEADER_BYTES
         for index in range(segment.count):
-            prefix = window.at(offset, _PREFIX_BYTES)
-            length = FRAME.unpack_from(prefix)[1]
-            yield Frame(index, offset, length, prefix)
+            length = FRAME.unpack_from(window.at(offset, limits.FRAME_HEADER_BYTES))[1]
+            yield Frame(window, index, offset, length)
             offset += limits.FRAME_HEADER_BYTES + length
     finally:
         files.close(file)

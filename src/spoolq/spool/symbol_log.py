@@ -80,8 +80,8 @@ def parse_varint(data: bytes | memoryview, offset: int, end: int) -> tuple[int, 
     return None
 
 
-def parse_entries(data: bytes | memoryview, offset: int, end: int, count: int) -> list[str] | None:
-    """``count`` entries that fill ``data[offset:end]`` exactly; None when they do not, or one is no UTF-8."""
+def take_entries(data: bytes | memoryview, offset: int, end: int, count: int) -> tuple[list[str], int] | None:
+    """The ``count`` entries from ``offset`` on, and the offset behind; None when one is no whole UTF-8 text."""
     texts: list[str] = []
     for _ in range(count):
         header = parse_varint(data, offset, end)
@@ -95,7 +95,7 @@ def parse_entries(data: bytes | memoryview, offset: int, end: int, count: int) -
             texts.append(str(data[start:offset], "utf-8"))
         except UnicodeDecodeError:
             return None
-    return texts if offset == end else None
+    return texts, offset
 
 
 def parse_chunks(data: bytes) -> Iterator[tuple[list[str], int]]:
@@ -112,11 +112,11 @@ def parse_chunks(data: bytes) -> Iterator[tuple[list[str], int]]:
         count, start, end = parsed
         if end + _CRC.size > size or crc32c(view[offset:end]) != _CRC.unpack_from(view, end)[0]:
             return
-        texts = parse_entries(view, start, end, count)
-        if texts is None:
+        taken = take_entries(view, start, end, count)
+        if taken is None or taken[1] != end:
             return
         offset = end + _CRC.size
-        yield texts, offset
+        yield taken[0], offset
 
 
 def _chunk_bounds(view: memoryview, offset: int, size: int) -> tuple[int, int, int] | None:
@@ -219,17 +219,20 @@ class SymbolLog:
         return cls(files, file, 0, len(HEADER))
 
     @classmethod
-    def open(cls, files: Files, slot: str, symbols: Symbols) -> SymbolLog:
-        """Opens a valid file, cut behind its last whole chunk.  Keeping a copy of the rest is for the caller."""
+    def open(cls, files: Files, slot: str, *, count: int, trusted_nbytes: int, nbytes: int) -> SymbolLog:
+        """Opens a valid file with ``count`` entries in its first ``trusted_nbytes`` of ``nbytes``, cut there.
+
+        Keeping a copy of the rest is for the caller.
+        """
         file = files.open(os.path.join(slot, NAME))
         try:
-            if symbols.nbytes != symbols.trusted_nbytes:
-                files.truncate(file, symbols.trusted_nbytes)
+            if nbytes != trusted_nbytes:
+                files.truncate(file, trusted_nbytes)
                 files.sync(file)
         except BaseException:
             files.close(file)
             raise
-        return cls(files, file, len(symbols.table), symbols.trusted_nbytes)
+        return cls(files, file, count, trusted_nbytes)
 
     def write_ahead(self, symbols: SymbolTable, first: int, end: int) -> Mark:
         """Stores what the file lacks of the ids below ``end``, in one write; the mark for `rollback`.

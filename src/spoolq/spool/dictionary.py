@@ -1,0 +1,147 @@
+"""The symbols of a recovered slot: what its file holds, completed and checked by its frames (slot.md 5.4).
+
+`plan_dictionary` folds the dictionary sections of all retained frames, acknowledged ones too, over the
+entries of the file.  A section that continues the dictionary extends it; one that lies inside it must
+be equal.  A frame that is still to be sent and starts beyond the dictionary, or gives an id another
+text, cannot be sent.  Then the frames alone are tried, without the file; when they do not carry all
+they need either, the slot is unreplayable.  Frames of a transaction that was never committed, and
+acknowledged ones, are not sent and so cannot fail.
+
+Reads only; one frame's section at a time in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from spoolq.columns.symbols import SymbolTable
+from spoolq.errors import SymbolDictionaryFull
+from spoolq.qwp import layout
+from spoolq.spool.chain import Unreplayable
+from spoolq.spool.files import Files
+from spoolq.spool.scan import Segment, message_flags, parse_section_head, walk
+from spoolq.spool.symbol_log import Symbols, take_entries
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryPlan:
+    """The symbols, and what becomes of the file.
+
+    ``action``: "keep" it (cut behind its last whole chunk), "create" one, or "replace" it: set aside, then create.
+    """
+
+    table: SymbolTable
+    action: Literal["keep", "create", "replace"]
+    from_file: int
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToSend:
+    """The frames that will be sent: FSN ``first`` to ``end - 1``."""
+
+    first: int
+    end: int
+
+    def holds(self, fsn: int) -> bool:
+        """Whether this frame is one of them."""
+        return self.first <= fsn < self.end
+
+
+def plan_dictionary(
+    files: Files, slot: str, chain: Sequence[Segment], found: Symbols, to_send: ToSend, buffer: memoryview
+) -> DictionaryPlan:
+    """See the module's text.  Raises Unreplayable, StorageError."""
+    if found.state == "duplicate":
+        raise Unreplayable("the symbol dictionary holds an entry twice, so its ids cannot be trusted")
+    if found.state == "full":
+        raise Unreplayable("the symbol dictionary is larger than any dictionary may be")
+    fault = ""
+    if found.state == "valid":
+        from_file = len(found.table)
+        fault = _fold(files, slot, chain, found.table, to_send, buffer)
+        if not fault:
+            return DictionaryPlan(found.table, "keep", from_file, _rest_warning(found))
+    action: Literal["create", "replace"] = "create" if found.state == "absent" else "replace"
+    for segments in (chain, [s for s in chain if s.end_fsn > to_send.first]):
+        table = SymbolTable()
+        again = _fold(files, slot, segments, table, to_send, buffer)
+        if not again:
+            why = fault or "it is not a dictionary" if found.state != "absent" else ""
+            return DictionaryPlan(table, action, 0, f"the symbol dictionary was set aside: {why}" if why else "")
+        fault = fault or again
+    raise Unreplayable(f"the symbol dictionary is torn: {fault}")
+
+
+def _rest_warning(found: Symbols) -> str:
+    if found.rest != "damaged":
+        return ""
+    return f"the symbol dictionary was cut at {found.trusted_nbytes} of {found.nbytes} bytes"
+
+
+def _fold(
+    files: Files,
+    slot: str,
+    chain: Sequence[Segment],
+    table: SymbolTable,
+    to_send: ToSend,
+    buffer: memoryview,
+) -> str:
+    """Extends ``table`` by the sections of the frames; what is wrong with one that is to be sent, else ""."""
+    contradicted = ""
+    for segment in chain:
+        if not segment.symbols and segment.start_max <= len(table) and not contradicted:
+            continue  # nothing in it can extend or contradict
+        frames = walk(files, os.path.join(slot, segment.name), segment, buffer)
+        try:
+            for frame in frames:
+                if not message_flags(frame.prefix, 0, frame.nbytes) & layout.FLAG_DELTA_DICTIONARY:
+                    continue
+                section = parse_section_head(frame.prefix, 0, frame.nbytes)
+                if section is None:
+                    continue  # no dictionary section after all: what that means is the server's to say
+                fsn = segment.base + frame.index
+                fault = ""
+                if section.start > len(table):
+                    fault = f"the frame with FSN {fsn} goes on at id {section.start}, and {len(table)} are known"
+                elif contradicted and section.start > 0:
+                    fault = contradicted
+                elif section.count:
+                    payload = frame.payload(section.entries_offset)
+                    fault = _merge(payload, section.start, section.count, table, fsn)
+                    if fault and not to_send.holds(fsn):
+                        contradicted = fault
+                if fault and to_send.holds(fsn):
+                    return fault
+        finally:
+            frames.close()
+    table.published_count = len(table)
+    return ""
+
+
+def _merge(payload: bytes, start: int, count: int, table: SymbolTable, fsn: int) -> str:
+    """One section, whose entries are the start of ``payload``; what is wrong with it, else ""."""
+    known = min(start + count, len(table))
+    overlap = table.entries(start, known)
+    offset = len(overlap)
+    if not payload.startswith(overlap):  # equal texts may still be spelled with longer varints
+        taken = take_entries(payload, 0, len(payload), known - start)
+        if taken is None:
+            return ""
+        texts, offset = taken
+        for number, text in enumerate(texts, start):
+            if text != table.text_of(number):
+                return f"the frame with FSN {fsn} gives id {number} another text than the dictionary"
+    taken = take_entries(payload, offset, len(payload), start + count - known)
+    if taken is None:
+        return ""
+    try:
+        for number, text in enumerate(taken[0], known):
+            if table.intern(text) != number:
+                return f"the frame with FSN {fsn} registers a text a second time, as id {number}"
+    except SymbolDictionaryFull:
+        return f"with the frame with FSN {fsn} it is larger than any dictionary may be"
+    return ""

@@ -1,0 +1,195 @@
+"""What opening a slot would do: reads everything, decides, changes nothing.
+
+`plan_slot` lists and scans the slot and gives a `SlotPlan`; `recovery` carries it out, and
+``spoolq verify`` prints it.  No lock is taken here: who will act on a plan holds the slot's lock before.
+
+- Damage that recovery can deal with is in the plan.
+- Damage it cannot: ``verdict`` is "unreplayable", with the reason.
+- What cannot be judged raises SlotRefusedError: a file that cannot be listed or read, a version or flag that this
+  package does not know, the early ``.sfs`` layout (ours.md 15d, 15h).
+
+Memory: some 300 bytes a segment file, the dictionary, one buffer.  One file is open at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from spoolq import limits
+from spoolq.columns.symbols import SymbolTable
+from spoolq.errors import SlotRefusedError, StorageError
+from spoolq.spool import chain as chains
+from spoolq.spool import manifest, records, symbol_log, watermark
+from spoolq.spool.chain import Decision, Unreplayable, decide
+from spoolq.spool.dictionary import DictionaryPlan, ToSend, plan_dictionary
+from spoolq.spool.files import Files
+from spoolq.spool.manifest import ManifestState
+from spoolq.spool.scan import BUFFER_BYTES, Segment, UnknownFormat, scan_segment, walk
+from spoolq.spool.symbol_log import UnknownDictionaryVersion
+from spoolq.spool.watermark import WatermarkState
+
+OLD_SUFFIX: Final = ".sfs"
+_NUMBER_MAX: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Where the counters start (slot.md 5.3).
+
+    FSN of the oldest stored frame, of the next one to be published, of the newest that is settled; the first FSN
+    of a transaction that was never committed (``next_fsn`` when there is none): it is not sent, and settled as soon
+    as everything below is.
+    """
+
+    first_fsn: int = 0
+    next_fsn: int = 0
+    acked_fsn: int = -1
+    deferred_fsn: int = 0
+
+
+@dataclass(slots=True)
+class SlotPlan:
+    """What `recovery` will do with a slot.
+
+    ``verdict``: "fresh" (nothing to go on with), "recover", or "unreplayable" (then ``reason``, and only ``segments``
+    and ``manifest`` mean something).  ``segments``: every segment file as found.
+    """
+
+    slot: str
+    verdict: Literal["fresh", "recover", "unreplayable"]
+    reason: str = ""
+    segments: Sequence[Segment] = ()
+    manifest: ManifestState | None = None
+    watermark: WatermarkState | None = None
+    decision: Decision = field(default_factory=lambda: Decision(()))
+    seed: Seed = field(default_factory=Seed)
+    dictionary: DictionaryPlan = field(default_factory=lambda: DictionaryPlan(SymbolTable(), "create", 0))
+    symbols_nbytes: tuple[int, int] = (0, 0)
+    copy_symbols: bool = False
+    remaining: tuple[int, int] = (0, 0)
+    next_number: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def chain(self) -> tuple[Segment, ...]:
+        """The segments to go on with, the active one last."""
+        return self.decision.chain
+
+
+def plan_slot(files: Files, slot: str) -> SlotPlan:
+    """See the module's text.  A directory that does not exist is a fresh slot."""
+    try:
+        return _plan(files, slot)
+    except StorageError as error:
+        if isinstance(error, SlotRefusedError):
+            raise
+        raise _refused(slot, str(error)) from error
+    except (UnknownFormat, UnknownDictionaryVersion, records.UnknownVersion) as error:
+        raise _refused(slot, f"{error}; a newer version of some client wrote it") from error
+
+
+def _refused(slot: str, why: str) -> SlotRefusedError:
+    return SlotRefusedError(
+        f"the slot {slot} was not opened, and nothing in it was changed: {why}. "
+        f"'spoolq verify' shows what is there, 'spoolq repair' works on a copy"
+    )
+
+
+def _plan(files: Files, slot: str) -> SlotPlan:
+    names = files.names_if_there(slot) or []
+    old = [name for name in names if name.endswith(OLD_SUFFIX)]
+    if old:
+        raise _refused(slot, f"{min(old)} is of an early Java layout (sealed segments in {OLD_SUFFIX} files)")
+    buffer = memoryview(bytearray(BUFFER_BYTES))
+    segments = _scan_all(files, slot, names, buffer)
+    try:
+        state = manifest.read_manifest(files, slot)
+    except records.UnknownVersion as error:
+        raise _refused(slot, f"{manifest.NAME} has {error}") from error
+    plan = SlotPlan(slot, "fresh", segments=segments, manifest=state, next_number=_next_number(slot, names))
+    try:
+        plan.decision = decide(segments, state.boundaries if state else None)
+        _complete(files, plan, buffer)
+    except Unreplayable as error:
+        plan.verdict, plan.reason = "unreplayable", str(error)
+    return plan
+
+
+def _scan_all(files: Files, slot: str, names: Sequence[str], buffer: memoryview) -> list[Segment]:
+    found = []
+    mine = sorted(name for name in names if name.endswith(chains.SUFFIX))
+    if len(mine) > limits.SEGMENTS_PER_SLOT_MAX:
+        raise _refused(slot, f"it holds {len(mine)} segments, and {limits.SEGMENTS_PER_SLOT_MAX} is the most")
+    for name in mine:
+        path = os.path.join(slot, name)
+        stat = files.stat(path)
+        if stat is None or stat.kind != "file":
+            raise _refused(slot, f"{name} is {'gone' if stat is None else f'no file but a {stat.kind}'}")
+        found.append(scan_segment(files, path, name, stat.nbytes, buffer))
+    return found
+
+
+def _next_number(slot: str, names: Sequence[str]) -> int:
+    number = 1 + max((chains.generation(name) for name in names), default=-1)
+    if number > _NUMBER_MAX:
+        raise _refused(slot, "its segment numbers are used up")
+    return number
+
+
+def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
+    """Watermark, counters and dictionary of a slot whose chain is settled."""
+    warnings = [f"{s.name} is corrupt: {s.fault or 'all of it is zero'}" for s in plan.decision.quarantined if s.fault]
+    try:
+        plan.watermark = watermark.read_watermark(files, plan.slot)
+    except records.UnknownVersion as error:
+        raise _refused(plan.slot, f"{watermark.NAME} has {error}") from error
+    if plan.manifest is not None and plan.manifest.boundaries is None:
+        warnings.append(f"{manifest.NAME} was unusable")
+    if not plan.chain:
+        plan.warnings = tuple(warnings)
+        return
+    plan.verdict = "recover"
+    plan.seed = _seed(plan)
+    fsn = plan.watermark.fsn if plan.watermark else None
+    if fsn is not None and fsn >= plan.seed.next_fsn:
+        warnings.append(f"the watermark {fsn} is above the newest frame and was ignored")
+    if plan.decision.promoted:
+        warnings.append(f"the manifest did not name {plan.decision.promoted} yet, as after a power cut")
+    try:
+        symbols = symbol_log.read_symbols(files, plan.slot)
+    except UnknownDictionaryVersion as error:
+        raise _refused(plan.slot, f"{symbol_log.NAME} has {error}") from error
+    to_send = ToSend(plan.seed.acked_fsn + 1, plan.seed.deferred_fsn)
+    plan.dictionary = plan_dictionary(files, plan.slot, plan.chain, symbols, to_send, buffer)
+    plan.symbols_nbytes = symbols.trusted_nbytes, symbols.nbytes
+    plan.copy_symbols = symbols.rest == "damaged"
+    plan.remaining = _remaining(files, plan, to_send, buffer)
+    plan.warnings = (*warnings, *filter(None, [plan.dictionary.warning]))
+
+
+def _seed(plan: SlotPlan) -> Seed:
+    chain, active = plan.chain, plan.chain[-1]
+    next_fsn = active.end_fsn
+    floor = chain[0].base if len(chain) > 1 or active.count else next_fsn
+    fsn = plan.watermark.fsn if plan.watermark else None
+    acked_fsn = floor - 1 if fsn is None or fsn >= next_fsn else max(floor - 1, fsn)
+    committed = next((s.base + s.commit_index + 1 for s in reversed(chain) if s.commit_index >= 0), floor)
+    deferred_fsn = max(committed, acked_fsn + 1)
+    if deferred_fsn == acked_fsn + 1:  # nothing below is left, so the tail is settled here and now
+        acked_fsn, deferred_fsn = next_fsn - 1, next_fsn
+    return Seed(floor, next_fsn, acked_fsn, deferred_fsn)
+
+
+def _remaining(files: Files, plan: SlotPlan, to_send: ToSend, buffer: memoryview) -> tuple[int, int]:
+    """Number of the frames that will be sent, and the bytes of their payloads."""
+    nbytes = 0
+    for segment in plan.chain:
+        if to_send.first <= segment.base and segment.end_fsn <= to_send.end:
+            nbytes += segment.payload_nbytes
+        elif to_send.first < segment.end_fsn and segment.base < to_send.end:
+            frames = walk(files, os.path.join(plan.slot, segment.name), segment, buffer)
+            nbytes += sum(frame.nbytes for frame in frames if to_send.holds(segment.base + frame.index))
+    return max(0, to_send.end - to_send.first), nbytes
