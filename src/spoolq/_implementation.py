@@ -21,6 +21,7 @@ _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a
     "spoolq._int64",
     "spoolq.columns._column",
     "spoolq.columns._rows",
+    "spoolq.columns._table",
     "spoolq.link._mask",
     "spoolq.qwp._encode",
     "spoolq.qwp._inbound",

@@ -1,8 +1,8 @@
 """The row buffer, compiled body: same names, rules, errors and bytes as `rows_plain`.
 
-A table keeps its columns in wire form (`_column.pxd`).  A row of a known shape costs one look at the
-plan: the keys of its dicts are compared by identity with those of the table's last row, and the
-values go straight into their columns.  Other keys look their plan up, unknown ones make one.
+A table (`_table`) keeps its columns in wire form (`_column.pxd`).  A row of a known shape costs one
+look at the plan: the keys of its dicts are compared by identity with those of the table's last row,
+and the values go straight into their columns.  Other keys look their plan up, unknown ones make one.
 
 Fast are exact bool, int, float, str, bytes, None, TimestampMicros and TimestampNanos; every other
 value, and everything that is refused, goes through `convert`, so that rules and texts are the plain
@@ -25,10 +25,10 @@ cimport cython
 from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._column cimport (
-    FIXED, OFFSETS, SENTINEL, Column, begin, drop_front, enter_batch, int64_t, keep, leave_batch, native_alloc,
-    native_free, native_nbytes, pad, put_8, put_bit, put_bytes, put_text, put_varint, release, rescale, take_back,
-    uint64_t,
+    FIXED, OFFSETS, Column, begin, drop_front, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text, put_varint,
+    rescale, take_back, uint64_t,
 )
+from spoolq.columns._table cimport Plan, Table
 
 from spoolq import limits
 from spoolq.columns import convert, faults, sizes
@@ -83,179 +83,10 @@ cdef dict INT_FORMS = {
 cdef frozenset DECIMAL_TYPES = frozenset(map(int, DECIMALS))
 
 # What is kept between batches; beyond it, what no row is in goes.
-cdef Py_ssize_t PLANS_MAX = 64
-cdef Py_ssize_t IDLE_COLUMNS_MAX = 4_096
 cdef Py_ssize_t IDLE_TABLES_MAX = 256
 cdef Py_ssize_t IDLE_BYTES_MAX = 16 << 20
 
 
-@cython.final
-@cython.no_gc
-cdef class Plan:
-    """The shape of a row: its names, and the columns they mean."""
-
-    def __dealloc__(self):
-        native_free(self.cells, sizeof(Cell) * max(self.symbol_count + self.column_count, 1))
-
-
-@cython.final
-@cython.no_gc
-cdef class Table:
-    """The rows of one table; columns and plans outlive the batch."""
-
-    def __cinit__(self, str text, bytes name):
-        self.text = text
-        self.name = name
-        self.by_fold = {}
-        self.plans = {}
-        self.names = []
-        self.column_of("")
-        self.static_nbytes = len(name) + <Py_ssize_t> sizes.TABLE_BYTES
-
-    def __dealloc__(self):
-        cdef Py_ssize_t index
-        for index in range(self.column_count):
-            release(self.columns[index])
-            native_free(self.columns[index], sizeof(Column))
-        native_free(self.columns, sizeof(Column*) * self.column_room)
-        native_free(self.order, sizeof(Column*) * self.column_room)
-
-    cdef Column* column_of(self, str folded) except NULL:
-        """The column of a folded name, a new one when it was never seen."""
-        cdef Py_ssize_t room, index
-        cdef Column** columns
-        cdef Column** order
-        known = self.by_fold.get(folded)
-        if known is not None:
-            return self.columns[<Py_ssize_t> known]
-        if self.column_count == self.column_room:
-            room = max(2 * self.column_room, 8)
-            columns = <Column**> native_alloc(sizeof(Column*) * room)
-            try:
-                order = <Column**> native_alloc(sizeof(Column*) * room)
-            except MemoryError:
-                native_free(columns, sizeof(Column*) * room)
-                raise
-            for index in range(self.column_count):
-                columns[index] = self.columns[index]
-                order[index] = self.order[index]
-            native_free(self.columns, sizeof(Column*) * self.column_room)
-            native_free(self.order, sizeof(Column*) * self.column_room)
-            self.columns, self.order, self.column_room = columns, order, room
-        self.columns[self.column_count] = <Column*> native_alloc(sizeof(Column))
-        self.by_fold[folded] = self.column_count
-        self.column_count += 1
-        return self.columns[self.column_count - 1]
-
-    cdef int enter(self, Column* column, int column_type, object name) except -1:
-        """A column appears."""
-        self.names.append(name)
-        enter_batch(column, column_type, name)
-        self.order[self.order_count] = column
-        self.order_count += 1
-        self.static_nbytes += column.name_size + <Py_ssize_t> COLUMN_BYTES
-        if column.storage == SENTINEL:
-            self.sentinel_nbytes += column.width
-        return 0
-
-    cdef void leave_since(self, Py_ssize_t order_count) noexcept:
-        """The columns that appeared last go again."""
-        cdef Column* column
-        while self.order_count > order_count:
-            self.order_count -= 1
-            column = self.order[self.order_count]
-            self.static_nbytes -= column.name_size + COLUMN_BYTES
-            if column.storage == SENTINEL:
-                self.sentinel_nbytes -= column.width
-            leave_batch(column)
-        del self.names[order_count:]
-
-    cdef Py_ssize_t measured(self) noexcept:
-        """Upper bound of the encoded block (`sizes`)."""
-        return (
-            self.static_nbytes
-            + self.order_count * ((self.row_count + 7) >> 3)
-            + self.sentinel_nbytes * self.row_count
-            + self.data_nbytes
-        )
-
-    cdef int settle(self) except -1:
-        """Stores the nulls at the end of columns that the last rows did not set."""
-        cdef Py_ssize_t index
-        for index in range(self.order_count):
-            pad(self.order[index], self.row_count)
-        return 0
-
-    cdef Plan plan_of(self, dict symbols, dict columns, Py_ssize_t max_name_bytes):
-        """The plan of a row with these keys.  InputError for a name that cannot be."""
-        cdef Plan plan
-        shape = (tuple(symbols), tuple(columns))
-        plan = self.plans.get(shape)
-        if plan is None or plan.generation != self.generation:
-            check_shape(self.text, list(symbols), list(columns), max_name_bytes)
-            plan = self.new_plan(shape)
-        else:
-            self.bind(plan, shape[0] + shape[1])  # equal keys, but other objects: compare with these from now on
-        self.last_plan = plan
-        return plan
-
-    cdef Plan new_plan(self, tuple shape):
-        """Of names that were checked."""
-        cdef Plan plan = Plan.__new__(Plan)
-        cdef tuple names = shape[0] + shape[1]
-        cdef Py_ssize_t index
-        if len(self.plans) >= PLANS_MAX:
-            self.plans.clear()
-        if self.column_count > IDLE_COLUMNS_MAX + self.order_count:
-            self.forget_idle_columns()
-        plan.symbol_count = len(shape[0])
-        plan.column_count = len(shape[1])
-        plan.cells = <Cell*> native_alloc(sizeof(Cell) * max(len(names), 1))
-        plan.encoded = [name.encode() for name in names]
-        plan.generation = self.generation
-        for index in range(len(names)):
-            plan.cells[index].column = self.column_of(fold(names[index]))
-        self.bind(plan, names)
-        self.plans[shape] = plan
-        return plan
-
-    cdef int bind(self, Plan plan, tuple names) except -1:
-        cdef Py_ssize_t index
-        plan.names = names
-        for index in range(len(names)):
-            plan.cells[index].key = <PyObject*> names[index]
-        return 0
-
-    cdef int forget_idle_columns(self) except -1:
-        """Frees the columns that are not in the batch; plans that know them are stale then."""
-        cdef Py_ssize_t index, left = 1
-        cdef Column* column
-        cdef dict by_fold = {"": 0}
-        cdef dict folds = {index: folded for folded, index in self.by_fold.items()}
-        self.generation += 1
-        self.plans.clear()
-        self.last_plan = None
-        for index in range(1, self.column_count):
-            column = self.columns[index]
-            if column.type:
-                by_fold[folds[index]] = left
-                self.columns[left] = column
-                left += 1
-            else:
-                release(column)
-                native_free(column, sizeof(Column))
-        self.column_count = left
-        self.by_fold = by_fold
-        return 0
-
-    cdef Py_ssize_t native(self) noexcept:
-        cdef Py_ssize_t index, total = 0
-        for index in range(self.column_count):
-            total += sizeof(Column) + native_nbytes(self.columns[index])
-        return total
-
-
-cdef Py_ssize_t COLUMN_BYTES = sizes.COLUMN_BYTES
 cdef Py_ssize_t ROW_OVERHEAD = limits.HEADER_BYTES + 6
 cdef Py_ssize_t DICTIONARY_BYTES = sizes.DICTIONARY_BYTES
 
@@ -502,8 +333,7 @@ cdef class RowBuffer:
         cdef Py_ssize_t count = 0
         self.check_latched()
         table = self.table_of(name)
-        if table.column_count > IDLE_COLUMNS_MAX + table.order_count:
-            table.forget_idle_columns()
+        table.limit_idle_columns()
         given = list(cells)
         self.start_row(table)
         try:

@@ -11,8 +11,9 @@ keeps it, because getting it back can take longer than the copy.
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from spoolq.columns._column cimport BITS, FIXED, OFFSETS, SENTINEL, Column, Place, locate, native_alloc, native_free
-from spoolq.columns._rows cimport RowBuffer, Table
+from spoolq.columns._column cimport BITS, OFFSETS, SENTINEL, Column, Place, locate, native_alloc, native_free
+from spoolq.columns._rows cimport RowBuffer
+from spoolq.columns._table cimport Table
 
 from spoolq import limits
 from spoolq.qwp import layout

@@ -1,0 +1,2 @@
+class Table:
+    """See `_table.pxd`; nothing of it is for Python."""
