@@ -1,4 +1,8 @@
-"""responses.py and upgrade.py against wire.md 1, 5 and 7 (d)."""
+"""responses.py against wire.md 5 and 7 (d): both ways, and what is no response.
+
+Seen red with: the length of the text, of a name and of the frame not compared; a negative sequence taken;
+the UTF-8 checks left out; the text cut inside a character.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoolq.qwp import upgrade
 from spoolq.qwp.responses import BadResponse, DurableAck, ErrorFrame, Ok, Response, build, parse
 
 EXAMPLES = [
@@ -53,45 +56,91 @@ def test_random_bytes_are_parsed_or_refused(data: bytes) -> None:
         assert build(parse(data)) == data
 
 
-def test_wire_1_2_accept_key() -> None:
-    assert upgrade.accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-
-@pytest.mark.parametrize(
-    ("text", "cap"),
-    [("2097138", 2_097_138), (" 12 ", 12), ("0", None), ("-1", None), ("abc", None), ("9" * 20, None), (None, None)],
+I64 = st.integers(-(1 << 63), (1 << 63) - 1)
+ENTRIES = st.lists(st.tuples(st.text(min_size=1, max_size=40), I64), max_size=6).map(tuple)
+SEQUENCE = st.integers(0, (1 << 63) - 1)
+ERROR_STATUS = st.integers(0, 255).filter(lambda status: status not in (0, 2))
+RESPONSES = st.one_of(
+    st.builds(Ok, SEQUENCE, ENTRIES),
+    st.builds(DurableAck, ENTRIES),
+    st.builds(ErrorFrame, ERROR_STATUS, SEQUENCE, st.text(max_size=200)),
 )
-def test_wire_1_2_cap_is_absent_when_it_is_no_sound_number(text: str | None, cap: int | None) -> None:
-    assert upgrade.cap_of(text) == cap
 
 
-GOOD = [
-    ("Host", "h"),
-    ("Upgrade", "WebSocket"),
-    ("Connection", "keep-alive, Upgrade"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ("Sec-WebSocket-Version", "13"),
-]
+@given(RESPONSES)
+def test_wire_5_what_is_built_is_parsed(response: Response) -> None:
+    data = build(response)
+    assert parse(data) == response
+    assert parse(memoryview(data)) == response
 
 
-def test_wire_1_3_handshake_checks_run_in_the_reference_order() -> None:
-    assert upgrade.check_request(GOOD) is None
-    headers = [("Origin", "x")]
-    statuses = []
-    for fault, fix in (
-        ("Origin", None),
-        ("Missing Upgrade", ("Upgrade", "h2c")),
-        ("Invalid Upgrade", ("Upgrade", "websocket")),
-        ("Missing Connection", ("Connection", "close")),
-        ("Invalid Connection", ("Connection", "upgrade")),
-        ("Missing Sec-WebSocket-Key", ("Sec-WebSocket-Key", "short")),
-        ("Invalid Sec-WebSocket-Key", ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")),
-        ("", ("Sec-WebSocket-Version", "13")),
-    ):
-        refusal = upgrade.check_request(headers)
-        assert refusal is not None
-        assert fault in refusal.text
-        statuses.append(refusal.status)
-        headers = [pair for pair in headers if fix and pair[0] not in ("Origin", fix[0])] + ([fix] if fix else [])
-    assert statuses == [400] * 7 + [426]
-    assert upgrade.check_request(headers) is None
+@given(RESPONSES, st.data())
+def test_wire_5_a_response_with_one_byte_changed_is_another_or_refused(response: Response, draw: st.DataObject) -> None:
+    data = bytearray(build(response))
+    data[draw.draw(st.integers(0, len(data) - 1))] ^= draw.draw(st.integers(1, 255))
+    try:
+        found = parse(bytes(data))
+    except BadResponse:
+        return
+    assert found != response or build(found) == data
+    assert build(found) == data
+
+
+@given(st.text(min_size=1_000, max_size=1_200))
+def test_wire_5_a_long_text_is_cut_at_a_character(text: str) -> None:
+    found = parse(build(ErrorFrame(5, 1, text)))
+    assert isinstance(found, ErrorFrame)
+    assert text.startswith(found.text)
+    size = len(found.text.encode())
+    assert size == len(text.encode()) or 1_021 <= size <= 1_024
+
+
+def ok_with(entries: str, count: int = 1) -> bytes:
+    return b"\0" + bytes(8) + count.to_bytes(2, "little") + bytes.fromhex(entries)
+
+
+MALFORMED = {
+    "empty": b"",
+    "status alone": b"\0",
+    "OK cut in its sequence": b"\0" + bytes(7),
+    "OK without a count": b"\0" + bytes(8),
+    "OK with a negative sequence": b"\0" + (-1).to_bytes(8, "little", signed=True) + b"\0\0",
+    "OK with a sequence of the sign bit": b"\0" + bytes(7) + b"\x80" + b"\0\0",
+    "OK with an entry too few": ok_with(""),
+    "OK with an entry too many": ok_with("0100 74 0000000000000000", count=0),
+    "OK with an entry cut in its length": ok_with("01"),
+    "OK with an entry cut in its name": ok_with("0500 7474"),
+    "OK with an entry cut in its transaction": ok_with("0100 74 00000000000000"),
+    "OK with an empty table name": ok_with("0000 0000000000000000"),
+    "OK with a name that is not UTF-8": ok_with("0100 FF 0000000000000000"),
+    "OK with a byte more": ok_with("0100 74 0000000000000000 00"),
+    "OK with 65,535 entries claimed": ok_with("0100 74 0000000000000000", count=65_535),
+    "durable ack cut in its count": b"\2\0",
+    "durable ack with an entry too few": b"\2\1\0",
+    "durable ack with a byte more": b"\2\0\0\0",
+    "durable ack with an empty table name": bytes.fromhex("02 0100 0000 0000000000000000"),
+    "error without a length": b"\5" + bytes(8),
+    "error with a negative sequence": b"\5" + b"\xff" * 8 + b"\0\0",
+    "error with a text too short": b"\5" + bytes(8) + b"\2\0x",
+    "error with a text too long": b"\5" + bytes(8) + b"\1\0xy",
+    "error with 1,025 bytes of text": b"\5" + bytes(8) + (1_025).to_bytes(2, "little") + b"x" * 1_025,
+    "error with a text that is not UTF-8": b"\5" + bytes(8) + b"\1\0\xff",
+    "unknown status, cut": b"\x7f" + bytes(9),
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=list(MALFORMED))
+def test_wire_5_what_is_no_response(data: bytes) -> None:
+    with pytest.raises(BadResponse, match=r"\w"):
+        parse(data)
+
+
+@pytest.mark.parametrize("status", [1, 3, 4, 5, 6, 7, 8, 9, 0x0A, 0x0B, 0x0C, 0x0D, 0x0E, 0x7F, 0xFF])
+def test_wire_5_any_other_status_is_an_error_frame(status: int) -> None:
+    data = bytes([status]) + (7).to_bytes(8, "little") + b"\2\0no"
+    assert parse(data) == ErrorFrame(status, 7, "no")
+
+
+def test_wire_5_the_largest_text_is_taken() -> None:
+    text = "x" * 1_024
+    assert parse(b"\5" + bytes(8) + (1_024).to_bytes(2, "little") + text.encode()) == ErrorFrame(5, 0, text)

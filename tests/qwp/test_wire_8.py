@@ -94,6 +94,7 @@ ROWS: dict[str, list[Case]] = {
     ],
     "symbol id >= dictionary size": [
         ("symbol id >= dictionary size", frame(block(b"\1s\x09\0\0")), 5, "out of range"),
+        ("a local dictionary above the payload", frame(b"\1t\1\1\1s\x09\0\x7f", flags=0), 5, "of 127 entries"),
         ("of a local dictionary", frame(b"\1t\1\1\1s\x09\0\1\1a\1", flags=0), 5, "out of range"),
     ],
     "table name empty, or > 127 bytes": [

@@ -133,7 +133,7 @@ def check_request(headers: Headers) -> Refusal | None:
     if len(key) != 24 or not _BASE64.issuperset(key):
         return Refusal(400, "Invalid Sec-WebSocket-Key header")
     version = (header(headers, "Sec-WebSocket-Version") or "").strip()
-    if not (version.isascii() and version.isdigit() and int(version) == 13):
+    if version.lstrip("0") != "13":
         wants = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
         return Refusal(426, "", wants)
     return None
