@@ -62,6 +62,7 @@ WRITE_PIECE_BYTES: Final = 64 << 10  # one pwrite; larger ones are slower
 MAPPED_FRAME_BYTES_MAX: Final = 64 << 10  # larger frames are written by pwrite instead of through the mapping
 SLOT_DESCRIPTORS_MAX: Final = 8
 SLOT_MAPPINGS_MAX: Final = 4
+TRIM_SEGMENTS_MAX: Final = 64  # removed behind one set of barriers (slot.md 4)
 
 # --- files of a slot (slot.md 2) -----------------------------------------------------------------
 RECORD_GENERATION_MAX: Final = 1 << 62

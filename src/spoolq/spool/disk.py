@@ -1,0 +1,468 @@
+"""The store on disk: a slot of segment files (slot.md), behind `spool.store.Store`.
+
+    store = DiskStore.open(files, slot, segment_nbytes=..., total_nbytes=...)
+    store.on_work = keeper.wake          then `keep` does what is due, from the keeper's thread only
+
+Who does what (ours.md 11, 15 to 19):
+
+- The producer fills the active segment.  Full, it takes the spare: stores its base, writes the
+  manifest's record, goes on; it never creates, syncs or removes a file.
+- The keeper syncs that rotation (header page, then manifest), closes what was sealed, makes the next
+  spare, stores the watermark, trims.  At most one rotation is not synced: the next one waits for it.
+- The I/O thread takes runs (from the mapping, or by positioned reads) and acknowledges.
+
+With ``sync_rotations`` both syncs of a rotation come before the first frame of the new segment.
+
+A rotation that failed once its record was being written freezes the active segment: the file may
+name the new base already, so no frame may follow in the old one.  Each append then tries the rotation
+again and raises its error; nothing is lost meanwhile.
+
+Descriptors: lock, manifest, watermark, symbols, active, spare or sealed, reader, a directory being synced.
+Mappings: active, spare, and at most two sealed ones that runs still read; then runs are copies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from spoolq import limits
+from spoolq.columns.symbols import SymbolTable
+from spoolq.errors import FrameTooLarge, StorageError
+from spoolq.spool import segment_layout as layout
+from spoolq.spool.chores import Chore, Chores
+from spoolq.spool.files import Files
+from spoolq.spool.sealed_reader import SealedReader
+from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
+from spoolq.spool.segment_file import SegmentFile, StoredSegment
+from spoolq.spool.slot import LiveSlot, check_sizes, do_all, remove_drained, segment_name
+from spoolq.spool.store import StoreStats
+from spoolq.spool.symbol_log import Mark
+from spoolq.spool.trim import Trimmer
+
+_LOG = logging.getLogger("spoolq.spool")
+_WATERMARK_DELAY_MILLIS: Final = 100
+_FULL_LOG_MILLIS: Final = 30_000  # behaviour.md, MGR-06
+
+
+class DiskStore(Appender):
+    """An open slot.  ``total_nbytes`` is the cap of all segment files, those that were found too."""
+
+    def __init__(
+        self,
+        files: Files,
+        slot: LiveSlot,
+        active: SegmentFile,
+        *,
+        segment_nbytes: int,
+        total_nbytes: int,
+        sync_rotations: bool = False,
+    ) -> None:
+        super().__init__(limits.MAPPED_FRAME_BYTES_MAX if active.direct else 0)
+        self._files = files
+        self._slot = slot
+        self._segment_nbytes = segment_nbytes
+        self._total_nbytes = total_nbytes
+        self._sync_rotations = sync_rotations
+        self._lock = threading.Lock()  # which segments there are; held for moments, never during a sync
+        self._keep_lock = threading.Lock()  # one keeper at a time, and none while closing
+        self._sealed: list[StoredSegment] = slot.segments[:-1]
+        self._active_file = active
+        self._spare: SegmentFile | None = None
+        self._retired: SegmentFile | None = None  # sealed by the last rotation, not closed yet
+        self._pinned: list[Segment] = []  # closed, and a run still reads in its mapping
+        self._unsynced: SegmentFile | None = None  # promoted, its header and the manifest not synced yet
+        self._allocated = sum(segment.nbytes for segment in slot.segments)
+        self._reader = SealedReader(files)
+        self._trimmer = Trimmer(files, slot, self._reader)
+        self._staging: Memory | None = None
+        self._dirty_nbytes = 0  # behind the last frame, left by an append that failed
+        self._frozen = False  # a rotation failed half-way
+        self._symbol_mark: tuple[Mark, int] | None = None
+        self._blocked = False  # an append waits for the keeper
+        self._untold = False  # and the log does not say so yet
+        self._closed = False
+        #: Called when `keep_due_millis` may have changed; the keeper sets it.
+        self.on_work: Callable[[], None] | None = None
+        self.published_fsn = slot.next_fsn - 1
+        self.acked_fsn = slot.acked_fsn
+        self._watermark_fsn = slot.acked_fsn  # in the file
+        self._chores = Chores(
+            [
+                Chore("syncing the new segment", lambda: self._unsynced is not None, self._settle_rotation),
+                Chore("closing a full segment", lambda: self._retired is not None, self._close_retired),
+                Chore("trimming", self._can_trim, self._trim),
+                Chore("removing acknowledged segments", lambda: bool(self._trimmer.leftover), self._remove_leftover),
+                Chore("preparing a segment", self._wants_spare, self._make_spare),
+                Chore(
+                    "storing the watermark",
+                    lambda: self.acked_fsn > self._watermark_fsn,
+                    self._store_watermark,
+                    delay_millis=_WATERMARK_DELAY_MILLIS,
+                ),
+                Chore("telling that the slot is full", self._is_full, self._log_full, pause_millis=_FULL_LOG_MILLIS),
+            ]
+        )
+        self.active = active.frames
+
+    @classmethod
+    def open(
+        cls, files: Files, slot: LiveSlot, *, segment_nbytes: int, total_nbytes: int, sync_rotations: bool = False
+    ) -> DiskStore:
+        """Takes over ``slot``.  On an error every file of it is given back, the lock last."""
+        try:
+            check_sizes(segment_nbytes, total_nbytes)
+            active = SegmentFile.open(files, slot.segments[-1])
+        except BaseException:
+            slot.close()
+            raise
+        return cls(
+            files,
+            slot,
+            active,
+            segment_nbytes=segment_nbytes,
+            total_nbytes=total_nbytes,
+            sync_rotations=sync_rotations,
+        )
+
+    # --- the producer -------------------------------------------------------------------------------
+
+    @property
+    def frame_nbytes_max(self) -> int:
+        """Largest payload one segment takes."""
+        return self._segment_nbytes - limits.SEGMENT_HEADER_BYTES - limits.FRAME_HEADER_BYTES
+
+    @property
+    def dense(self) -> bool:
+        """Whether each frame must carry all its symbols, for they are not written ahead (slot.md 4)."""
+        return self._slot.symbol_log is None or not self._slot.symbol_log.usable
+
+    def write_ahead(self, symbols: SymbolTable, first: int, end: int) -> None:
+        """Stores the ids below ``end``; ``first`` to ``end`` are new in the frame about to be published.
+
+        Called between `reserve` and `publish`, for every frame that is not dense.  Taken back by
+        `abandon`, or by the next call when the frame did not come.  Raises StorageError.
+        """
+        self._take_back_symbols()
+        log = self._slot.symbol_log
+        if log is not None and log.usable:
+            self._symbol_mark = (log.write_ahead(symbols, first, end), self.published_fsn)
+
+    def abandon(self, room: Room) -> None:
+        """Nothing happened: the room's bytes are zero, its symbols are taken back."""
+        super().abandon(room)
+        self._take_back_symbols()
+
+    def _take_back_symbols(self) -> None:
+        pending, self._symbol_mark = self._symbol_mark, None
+        log = self._slot.symbol_log
+        if pending is not None and log is not None and self.published_fsn == pending[1]:
+            log.rollback(pending[0])
+
+    def _reserve_slowly(self, nbytes: int) -> Room | None:
+        """A large frame, a full segment, or one that a failure left unusable."""
+        if not 0 < nbytes <= self.frame_nbytes_max:
+            raise FrameTooLarge(
+                f"a frame of {nbytes} bytes does not fit a segment, which takes 1 to {self.frame_nbytes_max}; "
+                "raise sf_max_segment_bytes",
+                size=nbytes,
+                limit=self.frame_nbytes_max,
+            )
+        if self._closed:
+            raise StorageError(f"the slot {self._slot.directory} is closed")
+        if self._dirty_nbytes:
+            self._clear_behind()
+            self.active = None if self._frozen else self._active_file.frames
+        if (self._frozen or not self._active_file.frames.fits(nbytes)) and not self._rotate():
+            self._blocked = self._untold = True
+            self._tell_keeper()
+            return None
+        return self._active_file.room(nbytes, None if nbytes <= self.direct_nbytes_max else self._staging_of(nbytes))
+
+    def _staging_of(self, nbytes: int) -> Memory:
+        """The buffer in which a large frame is put together."""
+        needed = limits.FRAME_HEADER_BYTES + nbytes
+        if self._staging is None or len(self._staging) < needed:
+            self._staging = None  # give it back before the larger one is taken
+            self._staging = Memory(min(1 << (needed - 1).bit_length(), self._segment_nbytes))
+        return self._staging
+
+    def _publish_staged(self, room: Room) -> int:
+        try:
+            return self._active_file.append_staged(room)
+        except BaseException:
+            # Zeros must follow the last frame before another one does; until then nothing is appended.
+            self._dirty_nbytes = max(self._dirty_nbytes, limits.FRAME_HEADER_BYTES + room.nbytes)
+            self.active = None
+            raise
+
+    def _rotate(self) -> bool:
+        """Makes the spare the active segment; False when an append has to wait for the keeper."""
+        with self._lock:
+            spare, full = self._spare, self._active_file
+            if spare is None or self._unsynced is not None or self._retired is not None:
+                return False
+        base = full.frames.end_fsn
+        spare.promote(base)
+        if self._sync_rotations:
+            spare.sync_header()  # before the manifest names it (invariant 14)
+        with self._lock:
+            self._frozen, self.active = True, None
+            self._slot.manifest.update(self._head(), base, sync=False)
+        if self._sync_rotations:
+            self._slot.manifest.sync()
+        with self._lock:
+            self._frozen = self._blocked = False
+            if full.frames.count:
+                self._sealed.append(full.stored)
+            else:  # too small for this frame, as found: two files must not share a base for long
+                self._trimmer.leftover.append(full.stored)
+            self._retired, self._active_file, self._spare = full, spare, None
+            self._unsynced = None if self._sync_rotations else spare
+            self.active = spare.frames
+        self._tell_keeper()
+        return True
+
+    def _head(self) -> int:
+        """Base of the first segment in use."""
+        return self._sealed[0].base if self._sealed else self._active_file.frames.base
+
+    # --- the I/O thread -----------------------------------------------------------------------------
+
+    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
+        """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError."""
+        with self._lock:
+            published = self.published_fsn
+            if not self.acked_fsn < first_fsn <= published or self._closed:
+                return None
+            max_frames = min(max_frames, published - first_fsn + 1)
+            active = self._active_file
+            if first_fsn >= active.frames.base:
+                self._pinned = [frames for frames in self._pinned if frames.pins]
+                if active.direct and not self._pinned:
+                    return active.frames.run(first_fsn, max_frames, max_nbytes)
+                stored = active.stored
+            else:
+                index = bisect_right(self._sealed, first_fsn, key=lambda segment: segment.base) - 1
+                stored = self._sealed[index]
+        return self._reader.run(stored, first_fsn, max_frames, max_nbytes)
+
+    def acknowledge(self, fsn: int) -> bool:
+        """Settles all frames up to ``fsn``; False, for the keeper is who frees room."""
+        with self._lock:
+            fsn = min(fsn, self.published_fsn)
+            if fsn <= self.acked_fsn or self._closed:
+                return False
+            first_news = self.acked_fsn == self._watermark_fsn
+            self.acked_fsn = fsn
+        if first_news or self._blocked or self._can_trim():
+            self._tell_keeper()
+        return False
+
+    # --- the keeper ---------------------------------------------------------------------------------
+
+    def keep_due_millis(self, now_millis: int) -> int | None:
+        """When `keep` has something to do; None when nothing is to be done."""
+        return None if self._closed else self._chores.due_millis(now_millis)
+
+    def keep(self, now_millis: int) -> bool:
+        """Does what is due; True when an append that waits may be tried again.  Never raises for a disk."""
+        with self._keep_lock:
+            if self._closed:
+                return False
+            return self._chores.run(now_millis)
+
+    def sync(self) -> None:
+        """Everything published before the call survives a power cut when this returns.  Raises StorageError."""
+        with self._keep_lock:
+            if self._closed:
+                raise StorageError(f"the slot {self._slot.directory} is closed")
+            with self._lock:
+                target = self.published_fsn
+                sealed = [segment for segment in self._sealed if segment.end_fsn - 1 > self.synced_fsn]
+                active = self._active_file
+            if self._slot.symbol_log is not None:
+                self._slot.symbol_log.sync()  # before the frames that use them (invariant 29)
+            for segment in sealed:
+                file = self._files.open(segment.path)
+                try:
+                    self._files.sync(file)
+                finally:
+                    self._files.close(file)
+            active.sync()
+            self._settle_rotation()
+            self.synced_fsn = max(self.synced_fsn, target)
+
+    def stats(self) -> StoreStats:
+        """A snapshot."""
+        with self._lock:
+            return StoreStats(
+                frames_unacked=self.published_fsn - self.acked_fsn,
+                allocated_nbytes=self._allocated,
+                total_nbytes_max=self._total_nbytes,
+                segments=len(self._sealed) + 1,
+                trouble=self._chores.trouble,
+                failures=self._chores.failures,
+            )
+
+    def _tell_keeper(self) -> None:
+        if self.on_work is not None:
+            self.on_work()
+
+    def _settle_rotation(self) -> bool:
+        promoted = self._unsynced
+        if promoted is None:
+            return False
+        promoted.sync_header()
+        self._slot.manifest.sync()
+        self._unsynced = None
+        return True
+
+    def _close_retired(self) -> bool:
+        with self._lock:
+            retired, self._retired = self._retired, None
+            if retired is None:
+                return False
+            if retired.frames.pins:
+                self._pinned.append(retired.frames)
+        retired.close()
+        return True
+
+    def _wants_spare(self) -> bool:
+        return self._spare is None and self._retired is None and self._may_grow()
+
+    def _may_grow(self) -> bool:
+        """Whether the cap takes one more segment; also when all that is there is settled and will go."""
+        if self._allocated + self._segment_nbytes <= self._total_nbytes:
+            return True
+        return self._blocked and not self._sealed and self.acked_fsn >= self.published_fsn
+
+    def _make_spare(self) -> bool:
+        with self._lock:
+            base = self._active_file.frames.end_fsn  # a guess; rewritten at promotion
+            name = segment_name(self._slot.next_generation)
+            self._slot.next_generation += 1
+        made = SegmentFile.create(
+            self._files,
+            self._slot.directory,
+            name,
+            nbytes=self._segment_nbytes,
+            base=base,
+            flags=layout.FLAG_MANIFEST_REQUIRED,
+            created_micros=time.time_ns() // 1_000,
+        )
+        with self._lock:
+            self._spare = made
+            self._allocated += made.nbytes
+        return True
+
+    def _can_trim(self) -> bool:
+        first = self._sealed[:1]  # a copy: the keeper may take it away just now
+        return bool(first) and first[0].end_fsn - 1 <= self.acked_fsn
+
+    def _trim(self) -> bool:
+        """Removes fully acked sealed segments, 64 at most, behind their barriers (slot.md 4; invariant 17)."""
+        self._settle_rotation()
+        self._close_retired()
+        with self._lock:
+            acked = self.acked_fsn
+            count = 0
+            while count < min(len(self._sealed), limits.TRIM_SEGMENTS_MAX) and self._sealed[count].end_fsn - 1 <= acked:
+                count += 1
+            batch = self._sealed[:count]
+        self._trimmer.make_watermark_durable(acked)
+        self._watermark_fsn = acked
+        with self._lock:
+            active = self._active_file.frames.base
+            head = self._sealed[count].base if count < len(self._sealed) else active
+            self._slot.manifest.update(head, active, sync=False)
+        self._slot.manifest.sync()
+        with self._lock:
+            del self._sealed[:count]
+        self._trimmer.leftover.extend(batch)
+        return self._remove_leftover()
+
+    def _remove_leftover(self) -> bool:
+        before = self._trimmer.removed_nbytes
+        try:
+            self._trimmer.remove_leftover()
+        finally:
+            freed = self._trimmer.removed_nbytes - before
+            with self._lock:
+                self._allocated -= freed
+        return freed > 0
+
+    def _store_watermark(self) -> bool:
+        acked = self.acked_fsn
+        self._slot.watermark.write(acked)
+        self._watermark_fsn = acked
+        return False
+
+    def _is_full(self) -> bool:
+        return self._blocked and self._untold and self._spare is None and not self._may_grow()
+
+    def _log_full(self) -> bool:
+        self._untold = False
+        _LOG.warning(
+            "the slot %s is full: %d of %d bytes, %d frames wait for their acknowledgement; appends wait for it",
+            self._slot.directory,
+            self._allocated,
+            self._total_nbytes,
+            self.published_fsn - self.acked_fsn,
+        )
+        return False
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Closes the slot, the lock last; a drained one leaves no file but the lock's.  A second call does nothing.
+
+        Every step is done whatever fails; then the first error is raised.
+        """
+        with self._keep_lock:
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+                self.active = None
+            drained = self.acked_fsn >= self.published_fsn and not self._frozen
+            steps = [self._take_back_symbols, self._reader.close, self._clear_behind, self._settle]
+            steps.append(self._collapse if drained else self._leave)
+            steps += [f.close for f in (self._active_file, self._spare, self._retired) if f is not None]
+            self._staging = None
+            try:
+                do_all(steps)
+            except BaseException:
+                with suppress(StorageError):
+                    self._slot.close()
+                raise
+            self._slot.close(remove=self._remove_all if drained else None)
+
+    def _settle(self) -> None:
+        self._settle_rotation()
+
+    def _clear_behind(self) -> None:
+        if self._dirty_nbytes:
+            self._active_file.clear_behind(self._dirty_nbytes)
+            self._dirty_nbytes = 0
+
+    def _collapse(self) -> None:
+        """The slot says that all of it is settled; from here on its segments may go (slot.md 4)."""
+        if self.acked_fsn >= 0:
+            self._trimmer.make_watermark_durable(self.acked_fsn)
+        active = self._slot.manifest.boundaries.active
+        self._slot.manifest.update(active, active)
+
+    def _remove_all(self) -> None:
+        remove_drained(self._files, self._slot.directory)
+
+    def _leave(self) -> None:
+        """What stays is to be delivered by the next who opens the slot."""
+        if self.acked_fsn > self._watermark_fsn:
+            self._store_watermark()
+        self._trimmer.remove_leftover()

@@ -1,0 +1,178 @@
+"""One segment file that takes appends, or is about to (slot.md 2.2).
+
+    made = SegmentFile.create(files, directory, name, ...)    a spare, or the first of a slot
+    made.promote(base)                                        it will be the active one
+    made.frames                                               what stands in it: `Segment`
+    made.close()                                              sealed: its file stays
+
+Small frames are put together in the mapping, where it gives memory; larger ones, and all of them on
+the plain body, in a buffer that `append_staged` writes (a fresh page costs more than a `pwrite`).
+The CRC is written last, so a frame that was cut short is none.
+
+Owned by `DiskStore`.  A creation that fails leaves no descriptor, no mapping and no file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from spoolq import limits
+from spoolq.errors import StorageError
+from spoolq.spool import segment_layout as layout
+from spoolq.spool.files import File, Files
+from spoolq.spool.mapping import Mapping
+from spoolq.spool.segment import Memory, Room, Segment
+
+_BASE: Final = struct.Struct("<q")
+_CHUNK_BYTES: Final = 256 << 10
+
+
+@dataclass(slots=True)
+class StoredSegment:
+    """A segment of a chain, as it stands on disk: ``nbytes`` is the file's length."""
+
+    path: str
+    base: int
+    count: int
+    append_offset: int
+    nbytes: int
+
+    @property
+    def end_fsn(self) -> int:
+        """FSN behind the last frame."""
+        return self.base + self.count
+
+
+class SegmentFile:
+    """An open, mapped segment with its frames."""
+
+    __slots__ = ("_files", "_mapping", "file", "frames", "nbytes")
+
+    def __init__(self, files: Files, file: File, mapping: Mapping, frames: Segment) -> None:
+        self._files = files
+        self._mapping: Mapping | None = mapping
+        self.file = file
+        self.frames = frames
+        self.nbytes = frames.nbytes
+
+    @classmethod
+    def create(
+        cls, files: Files, directory: str, name: str, *, nbytes: int, base: int, flags: int, created_micros: int
+    ) -> SegmentFile:
+        """Makes a segment without frames: blocks, header and name are durable, every page is there."""
+        path = os.path.join(directory, name)
+        file = files.create(path)
+        try:
+            files.reserve(file, nbytes)
+            files.write(file, 0, layout.header(base, flags=flags, created_micros=created_micros))
+            files.sync_all(file)
+            files.sync_directory(directory)
+            return cls._mapped(files, file, nbytes, base, None)
+        except BaseException:
+            with suppress(StorageError):
+                files.close(file)
+            with suppress(StorageError):
+                files.unlink(path)
+            raise
+
+    @classmethod
+    def open(cls, files: Files, stored: StoredSegment) -> SegmentFile:
+        """Opens the active segment of a slot that was there; its blocks are reserved again."""
+        file = files.open(stored.path)
+        try:
+            files.reserve(file, stored.nbytes)
+            return cls._mapped(files, file, stored.nbytes, stored.base, _frame_ends(files, file, stored.append_offset))
+        except BaseException:
+            with suppress(StorageError):
+                files.close(file)
+            raise
+
+    @classmethod
+    def _mapped(cls, files: Files, file: File, nbytes: int, base: int, ends: array[int] | None) -> SegmentFile:
+        mapping = files.map(file, nbytes)
+        try:
+            files.populate(file, mapping)
+            frames = Segment(base, nbytes, mapping if mapping.direct else None, ends)
+        except BaseException:
+            with suppress(StorageError):
+                files.unmap(file, mapping)
+            raise
+        return cls(files, file, mapping, frames)
+
+    @property
+    def stored(self) -> StoredSegment:
+        """What a reader of the file needs."""
+        frames = self.frames
+        return StoredSegment(self.file.path, frames.base, frames.count, frames.append_offset, self.nbytes)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the frames are in memory."""
+        return self._mapping is not None and self._mapping.direct
+
+    def promote(self, base: int) -> None:
+        """Stores the base; durable after `sync_header`."""
+        self._files.write(self.file, layout.BASE_OFFSET, _BASE.pack(base))
+        self.frames.reset(base)
+
+    def set_flags(self, flags: int) -> None:
+        """Stores the flags; durable after `sync_header`."""
+        self._files.write(self.file, layout.FLAGS_OFFSET, bytes([flags]))
+
+    def sync_header(self) -> None:
+        """The header's page is durable when this returns; frames need not be."""
+        assert self._mapping is not None, "a closed segment is not promoted"
+        self._files.sync_mapped(self.file, self._mapping, 0, limits.SEGMENT_HEADER_BYTES)
+
+    def sync(self) -> None:
+        """Every byte is durable when this returns."""
+        self._files.sync(self.file)
+
+    def room(self, nbytes: int, staging: Memory | None) -> Room | None:
+        """Room behind the last frame: in ``staging`` when there is one, else in memory."""
+        if staging is None:
+            return self.frames.reserve(nbytes)
+        return Room(self.frames, self.frames.append_offset, nbytes, staging, staged=True)
+
+    def append_staged(self, room: Room) -> int:
+        """Writes a staged frame, its CRC last, and counts it; its FSN.  A failure leaves `clear_behind` to do."""
+        room.seal()
+        with memoryview(room.memory) as frame:
+            end = limits.FRAME_HEADER_BYTES + room.nbytes
+            self._files.write(self.file, room.offset + layout.CRC.size, frame[layout.CRC.size : end])
+            self._files.write(self.file, room.offset, frame[: layout.CRC.size])
+        return self.frames.count_frame(room.nbytes)
+
+    def clear_behind(self, nbytes: int) -> None:
+        """Zeros over what a failed append may have left: that many bytes behind the last frame."""
+        offset = self.frames.append_offset
+        self._files.write(self.file, offset, bytes(min(nbytes, self.nbytes - offset)))
+
+    def close(self) -> None:
+        """Gives mapping and descriptor back.  While a run still reads there (`frames.pins`) its end unmaps."""
+        self.frames.release()
+        mapping, self._mapping = self._mapping, None
+        try:
+            if mapping is not None:
+                self._files.unmap(self.file, mapping)
+        except BufferError:
+            pass
+        finally:
+            self._files.close(self.file)
+
+
+def _frame_ends(files: Files, file: File, append_offset: int) -> array[int]:
+    """Offsets of the first frame and behind each, up to ``append_offset``, which recovery has proven."""
+    ends = array("Q", [limits.SEGMENT_HEADER_BYTES])
+    while ends[-1] < append_offset:
+        start = ends[-1]
+        chunk = files.read(file, start, min(_CHUNK_BYTES, append_offset - start))
+        while ends[-1] - start + limits.FRAME_HEADER_BYTES <= len(chunk):
+            length = layout.FRAME.unpack_from(chunk, ends[-1] - start)[1]
+            ends.append(ends[-1] + limits.FRAME_HEADER_BYTES + length)
+    return ends

@@ -1,0 +1,51 @@
+"""Removing segments that are settled, in an order that no power cut can turn into a loss (slot.md 4).
+
+    make_watermark_durable(acked)   the record, its sync, the directory's sync
+    (the manifest moves its head)   by the store, which knows the segments
+    leftover.append(...)            out of the chain, still a file and still counted
+    remove_leftover()               unlink in base order, one sync of the directory
+
+Below the manifest's head a file is residue: one that cannot be removed costs room, never data.  It
+stays in ``leftover``, its bytes counted, and is tried again.
+
+Owned by `DiskStore`, called by the keeper.
+"""
+
+from __future__ import annotations
+
+from spoolq.spool.files import Files
+from spoolq.spool.sealed_reader import SealedReader
+from spoolq.spool.segment_file import StoredSegment
+from spoolq.spool.slot import LiveSlot
+
+
+class Trimmer:
+    """``leftover``: settled segments whose file is there.  ``removed_nbytes``: bytes of all that were removed."""
+
+    def __init__(self, files: Files, slot: LiveSlot, reader: SealedReader) -> None:
+        self._files = files
+        self._slot = slot
+        self._reader = reader
+        self.leftover: list[StoredSegment] = []
+        self.removed_nbytes = 0
+
+    def make_watermark_durable(self, acked_fsn: int) -> None:
+        """After this no power cut makes a frame up to ``acked_fsn`` wait again.  Raises StorageError."""
+        self._slot.watermark.write(acked_fsn)
+        self._slot.watermark.sync()
+        self._files.sync_directory(self._slot.directory)
+
+    def remove_leftover(self) -> None:
+        """Removes the files of ``leftover``; stops at the first that stays.  Raises StorageError."""
+        removed = False
+        try:
+            while self.leftover:
+                segment = self.leftover[0]
+                self._reader.forget(segment.path)
+                self._files.unlink(segment.path)
+                del self.leftover[0]
+                self.removed_nbytes += segment.nbytes
+                removed = True
+        finally:
+            if removed:
+                self._files.sync_directory(self._slot.directory)
