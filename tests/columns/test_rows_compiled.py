@@ -6,13 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spoolq.columns import SymbolTable, _column, _rows, rows_plain
@@ -129,6 +130,24 @@ def test_no_reference_is_kept_or_lost() -> None:
     before = [sys.getrefcount(one) for one in watched]
     work()
     assert [sys.getrefcount(one) for one in watched] == before
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3)), ZoneInfo("UTC")])))
+@example(datetime(1, 1, 1, tzinfo=UTC))
+@example(datetime(2000, 2, 29, tzinfo=UTC))
+@example(datetime(1970, 1, 1, tzinfo=UTC))
+@example(datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC))
+@example(datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC))
+def test_a_datetime_is_the_same_instant_in_both_bodies(moment: datetime) -> None:
+    plain, compiled = pair()
+    for rows in (plain, compiled):
+        rows.row("t", columns={"v": moment}, at=AT)
+        if moment >= datetime(1970, 1, 1, tzinfo=UTC):
+            rows.row("t", columns={"v": None}, at=moment)
+        else:
+            with pytest.raises(InputError, match="before 1970"):
+                rows.row("t", columns={"v": None}, at=moment)
+    assert_same(plain, compiled)
 
 
 # -- plans -----------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ A table (`_table`) keeps its columns in wire form (`_column.pxd`).  A row of a k
 look at the plan: the keys of its dicts are compared by identity with those of the table's last row,
 and the values go straight into their columns.  Other keys look their plan up, unknown ones make one.
 
-Fast are exact bool, int, float, str, bytes, None, TimestampMicros and TimestampNanos; every other
-value, and everything that is refused, goes through `convert`, so that rules and texts are the plain
+Fast are exact bool, int, float, str, bytes, None, TimestampMicros, TimestampNanos and a datetime of
+`datetime.UTC`; every other value, and everything that is refused, goes through `convert`, so that rules and texts are the plain
 body's.  A fast value runs no Python code; before any code runs, the row's values are held, so a
 conversion hook may change the caller's dict.
 
@@ -15,6 +15,7 @@ owner id that costs two stores while nobody else wants it.
 """
 
 import threading
+from datetime import UTC
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
@@ -22,6 +23,10 @@ from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Realloc, PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 cimport cython
+from cpython.datetime cimport (
+    PyDateTime_CheckExact, PyDateTime_DATE_GET_HOUR, PyDateTime_DATE_GET_MICROSECOND, PyDateTime_DATE_GET_MINUTE,
+    PyDateTime_DATE_GET_SECOND, PyDateTime_GET_DAY, PyDateTime_GET_MONTH, PyDateTime_GET_YEAR, datetime, import_datetime,
+)
 from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._column cimport (
@@ -53,6 +58,8 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
     ctypedef struct PyTupleObject:
         PyObject** ob_item
+
+import_datetime()
 
 cdef PyTypeObject* MICROS = <PyTypeObject*> <PyObject*> TimestampMicros
 cdef PyTypeObject* NANOS = <PyTypeObject*> <PyObject*> TimestampNanos
@@ -469,6 +476,12 @@ cdef class RowBuffer:
                         put_8(column, row, &number)
                         self.added += 8
                         continue
+            elif is_utc(<object> value):
+                if self.becomes(table, column, TIMESTAMP_T, plan, index):
+                    number = micros_of_utc(<object> value)
+                    put_8(column, row, &number)
+                    self.added += 8
+                    continue
             if not owned:
                 owned = self.hold(values, index, end)
             count -= not self.store_natural(table, plan, index, <object> value)
@@ -659,6 +672,8 @@ cdef class RowBuffer:
                 self.put_at(table, NANOS_T if kind == NANOS else TIMESTAMP_T, number)
             else:
                 self.convert_at(table, count, at)
+        elif is_utc(at) and PyDateTime_GET_YEAR(at) >= 1970:
+            self.put_at(table, TIMESTAMP_T, micros_of_utc(at))
         else:
             self.convert_at(table, count, at)
         if table.order_count > self.columns_max:
@@ -745,6 +760,27 @@ cdef class RowBuffer:
             ):
                 self.on_trigger()
         return 0
+
+
+cdef inline bint is_utc(object value):
+    """Whether it is a datetime that says it is UTC by the one object for it."""
+    return PyDateTime_CheckExact(value) and (<datetime> value).tzinfo is UTC
+
+
+cdef int64_t micros_of_utc(object moment):
+    """Microseconds since the epoch by the civil calendar, years counted from March (years 1 to 9999)."""
+    cdef int64_t year = PyDateTime_GET_YEAR(moment), month = PyDateTime_GET_MONTH(moment)
+    cdef int64_t day = PyDateTime_GET_DAY(moment), days
+    if month <= 2:
+        year -= 1
+        month += 12
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 1 - 719_468
+    return (
+        (days * 24 + PyDateTime_DATE_GET_HOUR(moment)) * 3_600_000_000
+        + PyDateTime_DATE_GET_MINUTE(moment) * <int64_t> 60_000_000
+        + PyDateTime_DATE_GET_SECOND(moment) * <int64_t> 1_000_000
+        + PyDateTime_DATE_GET_MICROSECOND(moment)
+    )
 
 
 cdef inline PyObject** items_of(tuple values) noexcept:
