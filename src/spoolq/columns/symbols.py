@@ -66,14 +66,21 @@ class SymbolTable:
         encoded = text.encode()
         origin = (table, column)
         self._check_room(len(encoded), origin)
-        self.wire += varint(len(encoded)) + encoded
-        self._ends.append(len(self.wire))
-        self._text_bytes += len(encoded)
-        self._texts.append(text)
-        self._origin_of.append(origin)
-        self._origins[origin] = self._origins.get(origin, 0) + 1
-        new = len(self._texts) - 1
-        self.ids[text] = new
+        new, text_bytes, from_origin = len(self._texts), self._text_bytes, self._origins.get(origin, 0)
+        try:
+            self.wire += varint(len(encoded)) + encoded
+            self._ends.append(len(self.wire))
+            self._text_bytes = text_bytes + len(encoded)
+            self._texts.append(text)
+            self._origin_of.append(origin)
+            self._origins[origin] = from_origin + 1
+            self.ids[text] = new
+        except BaseException:  # Ctrl-C between two of these lines: bytes without an id would shift all later ids
+            self.ids.pop(text, None)
+            self._text_bytes, self._origins[origin] = text_bytes, from_origin
+            del self._texts[new:], self._origin_of[new:], self._ends[new + 1 :]
+            del self.wire[self._ends[new] :]
+            raise
         return new
 
     def text_of(self, symbol_id: int) -> str:
