@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from spoolq.qwp import upgrade
 from spoolq.qwp.upgrade import Refusal
 from spoolq.server import frames, handshake
 from spoolq.server.frames import FrameFault, FrameReader
@@ -199,18 +200,19 @@ class Connection:
             return None
         headers = list(wanted.headers)
         if wanted.role is not None:
-            headers.append(("X-QuestDB-Role", wanted.role))
+            headers.append((upgrade.ROLE, wanted.role))
         if wanted.retry_after_seconds is not None:
             headers.append(("Retry-After", str(wanted.retry_after_seconds)))
         return Refusal(wanted.status, wanted.body, tuple(headers))
 
     def _bent_headers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        changes = dict(self._script.upgrade_headers)
-        if self._script.cap_nbytes is not None:
-            changes.setdefault("X-QWP-Max-Batch-Size", str(self._script.cap_nbytes))
-        kept = {name.lower() for name in changes}
-        added = [(name, value) for name, value in changes.items() if value is not None]
-        return [*(pair for pair in headers if pair[0].lower() not in kept), *added]
+        changes = list(self._script.upgrade_headers)
+        changed = {name.lower() for name, _ in changes}
+        if self._script.cap_nbytes is not None and upgrade.CAP.lower() not in changed:
+            changes.append((upgrade.CAP, str(self._script.cap_nbytes)))
+            changed.add(upgrade.CAP.lower())
+        kept = [pair for pair in headers if pair[0].lower() not in changed]
+        return [*kept, *((name, value) for name, value in changes if value is not None)]
 
     def _refuse(self, refusal: Refusal) -> None:
         self._record.status = refusal.status
