@@ -172,12 +172,13 @@ def test_more_shapes_than_are_kept() -> None:
 
 
 def churn(rows: Any) -> None:
-    """Makes the buffer forget columns and tables that are in no row."""
-    for index in range(5_000):
-        rows.row("t", columns={f"idle{index}": None}, at=AT)
+    """Makes the buffer forget tables and columns that are in no row, and use their memory for others."""
     for index in range(700):
         with pytest.raises(InputError):
             rows.row(f"idle{index}", columns={"x": object()}, at=AT)
+    for index in range(5_000):
+        rows.row("t", columns={f"idle{index}": None}, at=AT)
+    rows.row("t", columns={f"idle{index}": index for index in range(3_900, 5_000)}, at=AT)
 
 
 def test_a_plan_in_use_by_rows_survives_that_its_columns_are_forgotten() -> None:
@@ -187,13 +188,20 @@ def test_a_plan_in_use_by_rows_survives_that_its_columns_are_forgotten() -> None
         def source(rows: Any = rows) -> Iterator[tuple[Any, ...]]:
             yield ("a", 1, None)
             churn(rows)
-            yield ("b", 2, None)
+            yield ("b", 2, 1.5)
             rows.clear()
             churn(rows)
             yield ("c", 3, 2.5)
             yield ("d", 4, 3.5)
+            rows.clear()
+            for _ in range(2):  # the table itself is forgotten, and the other rows make a new one of its name
+                for index in range(700):
+                    rows.row(f"other{index}", columns={"x": 1}, at=AT)
+                rows.clear()
+            rows.row("t", columns={"x": 5}, at=AT)
+            yield ("e", 6, None)
 
-        assert rows.rows("t", source(), symbols=["s"], columns=["x", "late"], at=AT) == 4
+        assert rows.rows("t", source(), symbols=["s"], columns=["x", "late"], at=AT) == 5
     assert_same(plain, compiled)
     assert compiled.table_count == 1
 
