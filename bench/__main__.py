@@ -43,10 +43,13 @@ class Figure(NamedTuple):
 FIGURES = (
     Figure("trades", "row_ns", "row() trades, 2 symbols, 2 doubles, handed over", "ns/row", 1),
     Figure("trades", "acked_ns", "row() trades, until acknowledged", "ns/row", 1),
+    Figure("trades", "cpu_ns", "row() trades, processor time of all threads", "ns/row", 1),
     Figure("cpu", "row_ns", "row() TSBS cpu, 10 symbols, 10 longs, handed over", "ns/row", 1),
     Figure("cpu", "acked_ns", "row() TSBS cpu, until acknowledged", "ns/row", 1),
+    Figure("cpu", "cpu_ns", "row() TSBS cpu, processor time of all threads", "ns/row", 1),
     Figure("rows", "row_ns", "rows() trades against official row(), handed over", "ns/row", 1),
     Figure("rows", "acked_ns", "rows() trades against official row(), acked", "ns/row", 1),
+    Figure("rows", "cpu_ns", "rows() trades against official row(), processor time of all threads", "ns/row", 1),
     Figure("flush", "p50_ns", "row() + flush(), p50", "ns", 1),
     Figure("flush", "p99_ns", "row() + flush(), p99", "ns", 1),
     Figure("import", "import_ns", "import", "ms", 1e6),
@@ -135,17 +138,17 @@ def show_head(report: dict[str, Any]) -> None:
     print(f"spoolq {known['spoolq']} ({bodies}) and questdb {known['questdb']}, {known['python']}")
     print(f"{mine['processor']}, {mine['cores']} cores, {mine['system']}, load {mine['load_average_1m']}")
     print(f"{report['settings']['pairs']} pairs, a fresh process each; both with {CONF}")
-    print(f"{'':52} {'spoolq':>9} {'questdb':>9} {'ratio':>7}")
+    print(f"{'':60} {'spoolq':>9} {'questdb':>9} {'ratio':>7}")
 
 
 def show_figures(lines: list[dict[str, Any]], runs: dict[str, list[dict[str, float]]]) -> None:
     """The lines of one workload."""
     for line in lines:
         shown = f"{line['spoolq']:9.1f} {line['questdb']:9.1f} {line['ratio']:6.2f}x"
-        print(f"{line['figure']:52} {shown}  {line['unit']}")
+        print(f"{line['figure']:60} {shown}  {line['unit']}")
     if "loop_alone_ns" in runs["spoolq"][0]:
         empty = [statistics.median(one["loop_alone_ns"] for one in runs[client]) for client in CLIENTS]
-        print(f"{'  (the same loop with a call that does nothing)':52} {empty[0]:9.1f} {empty[1]:9.1f}")
+        print(f"{'  (the same loop with a call that does nothing)':60} {empty[0]:9.1f} {empty[1]:9.1f}")
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 Prints one line of JSON.  ``CLIENT`` is ``spoolq`` or ``questdb``, ``WHAT`` one of
 
 - ``trades``, ``cpu``  ns per ``row()`` call, flushes of the triggers and the last one included (``row_ns``);
-                       and until the endpoint had acknowledged all of it (``acked_ns``); both per row
+                       and until the endpoint had acknowledged all of it (``acked_ns``); and the processor time of
+                       all threads for it (``cpu_ns``), which a busy machine disturbs least; all per row
 - ``rows``             the same trades by one ``rows()`` call; the official client makes ``row()`` calls
 - ``flush``            one row and a ``flush()``, again and again: p50 and p99 of the pair, in ns
 - ``import``           time to import the client, RSS then, RSS after a first acknowledged row
@@ -60,18 +61,19 @@ def measure_rows(module: Any, what: str, conf: str, count: int) -> dict[str, flo
         run(call, warm, at)
         sender.flush()
         _drain(sender)
-        began = time.perf_counter_ns()
+        began, began_cpu = time.perf_counter_ns(), time.process_time_ns()
         run(call, rows, at)
         sender.flush()
         handed = time.perf_counter_ns()
         _drain(sender)
-        acked = time.perf_counter_ns()
+        acked, acked_cpu = time.perf_counter_ns(), time.process_time_ns()
     began_empty = time.perf_counter_ns()
     run(workloads.nothing_at_once if at_once else workloads.nothing, rows, at)
     empty = time.perf_counter_ns() - began_empty
     return {
         "row_ns": (handed - began) / count,
         "acked_ns": (acked - began) / count,
+        "cpu_ns": (acked_cpu - began_cpu) / count,
         "loop_alone_ns": empty / count,
     }
 
