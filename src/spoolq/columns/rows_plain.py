@@ -110,6 +110,33 @@ class _Row:
         self.new: list[Column] = []
 
 
+class _Mark:
+    """A table as it was before a row, for a Ctrl-C while the row is stored (ours.md 33)."""
+
+    def __init__(self, rows: RowBuffer, table: Table) -> None:
+        self._rows, self._table = rows, table
+        self._counts = len(rows.tables), len(rows), table.row_count
+        self._designated, self._by_fold = table.designated, dict(table.by_fold)
+        self._columns = [
+            (column, column.values, column.data_nbytes, column.scale, column.precision, column.dimensions)
+            for column in table.columns
+        ]
+
+    def restore(self) -> None:
+        """Takes back whatever of the row was stored."""
+        rows, table = self._rows, self._table
+        tables, rows._rows, table.row_count = self._counts
+        del rows.tables[tables:]
+        if not table.row_count:
+            rows._by_text.pop(table.text, None)
+        table.columns = [column for column, *_ in self._columns]
+        table.designated, table.by_fold = self._designated, self._by_fold
+        for column, values, data_nbytes, scale, precision, dimensions in self._columns:
+            del values[table.row_count :]
+            column.values, column.data_nbytes = values, data_nbytes
+            column.scale, column.precision, column.dimensions = scale, precision, dimensions
+
+
 class RowBuffer:
     """Rows of one batch, with the triggers of auto-flush.
 
@@ -280,14 +307,17 @@ class RowBuffer:
     def _append(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> None:
         if self.latched is not None:
             raise self.latched.with_traceback(None)
-        symbols_before = len(self.symbols)
+        symbols_before, first = len(self.symbols), not self._rows
+        mark: _Mark | None = None
         try:
             row = self._prepare(table_name, fill, at)
-        except BaseException:
+            mark = _Mark(self, row.table)
+            self._store(row)
+        except BaseException:  # of _store: Ctrl-C
+            if mark is not None:
+                mark.restore()
             self.symbols.truncate(symbols_before)
             raise
-        first = not self._rows
-        self._store(row)
         if first and self.on_first_row is not None:
             self.on_first_row()
         full = self.row_trigger and self._rows >= self.row_trigger
