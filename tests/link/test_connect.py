@@ -194,29 +194,42 @@ def test_a_body_that_does_not_come_is_given_up(wake: int, monkeypatch: pytest.Mo
 
 
 MALFORMED = {
-    "nothing": b"",
-    "garbage": b"\x16\x03\x01 nonsense\r\n\r\n",
-    "HTTP/1.0": b"HTTP/1.0 101 OK\r\n\r\n",
-    "no status": b"HTTP/1.1\r\n\r\n",
-    "status of two digits": b"HTTP/1.1 99 x\r\n\r\n",
-    "status in words": b"HTTP/1.1 abc x\r\n\r\n",
-    "folded header": b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\n  more\r\n\r\n",
-    "header without colon": b"HTTP/1.1 101 x\r\nUpgrade websocket\r\n\r\n",
-    "blank before the colon": b"HTTP/1.1 101 x\r\nUpgrade : websocket\r\n\r\n",
-    "header without name": b"HTTP/1.1 101 x\r\n: websocket\r\n\r\n",
-    "no headers": b"HTTP/1.1 101 x\r\n\r\n",
-    "wrong accept": b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
-    "long line": b"HTTP/1.1 101 x\r\nA: " + b"b" * 8_192 + b"\r\n\r\n",
-    "endless head": b"HTTP/1.1 101 x\r\n" + b"A: b\r\n" * 10_000,
+    "nothing": (b"", "closed during the upgrade"),
+    "garbage": (b"\x16\x03\x01 nonsense\r\n\r\n", "did not answer in HTTP/1.1"),
+    "no status": (b"HTTP/1.1\r\n\r\n", "did not answer in HTTP/1.1"),
+    "status of two digits": (b"HTTP/1.1 99 x\r\n\r\n", "did not answer in HTTP/1.1"),
+    "status in words": (b"HTTP/1.1 abc x\r\n\r\n", "did not answer in HTTP/1.1"),
+    "no headers": (b"HTTP/1.1 101 x\r\n\r\n", "does not upgrade"),
+    "wrong accept": (
+        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+        "wrong Sec-WebSocket-Accept",
+    ),
+    "endless head": (b"HTTP/1.1 101 x\r\n" + b"A: b\r\n" * 10_000, "has no end"),
 }
 
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_answer_is_no_connection(wake: int, name: str) -> None:
-    with Peer(answering(MALFORMED[name])) as peer:
+    answer, text = MALFORMED[name]
+    with Peer(answering(answer)) as peer:
         error = failure(peer.endpoint, wake)
     assert error.kind is Kind.HANDSHAKE
-    assert str(peer.endpoint) in error.text
+    assert error.text.startswith(str(peer.endpoint))
+    assert text in error.text
+
+
+BAD_HEADERS = ["  folded: x", "\tfolded: x", "Blank : x", ": x", "no colon", "A: " + "b" * 8_192]
+
+
+@pytest.mark.parametrize("header", BAD_HEADERS, ids=range(len(BAD_HEADERS)))
+def test_a_bad_header_spoils_a_good_answer(wake: int, header: str) -> None:
+    with Peer(lambda sock: sock.sendall(accepted(request(sock), header))) as peer:
+        assert failure(peer.endpoint, wake).kind is Kind.HANDSHAKE
+
+
+def test_an_older_http_spoils_a_good_answer(wake: int) -> None:
+    with Peer(lambda sock: sock.sendall(accepted(request(sock)).replace(b"HTTP/1.1", b"HTTP/1.0"))) as peer:
+        assert failure(peer.endpoint, wake).kind is Kind.HANDSHAKE
 
 
 def test_a_version_that_we_do_not_speak(wake: int) -> None:

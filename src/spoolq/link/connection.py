@@ -129,9 +129,7 @@ class Connection:
         rest, self._rest = self._rest, b""
         if rest:
             found += self._take(rest)
-        count = 0
-        while count < _RECEIVES_MAX or self._pending():
-            count += 1
+        for _ in range(_RECEIVES_MAX):
             try:
                 data = self._socket.recv(_RECEIVE_NBYTES)
             except self._again:
@@ -143,7 +141,7 @@ class Connection:
                 found.append(Lost("the server ended the connection without a CLOSE"))
                 break
             found += self._take(data)
-            if len(data) < _RECEIVE_NBYTES and not self._encrypted:
+            if len(data) < _RECEIVE_NBYTES and not self._encrypted:  # TLS gives a record at a time, whole
                 break
         return found
 
@@ -172,10 +170,6 @@ class Connection:
         with self._lock, contextlib.suppress(OSError):
             # not the TLS socket's own, which forgets that it is encrypted before it shuts down
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def _pending(self) -> bool:
-        """Whether TLS holds decrypted bytes, which no select shows."""
-        return self._encrypted and self._socket.pending() > 0  # type: ignore[attr-defined]
 
     def _take(self, data: bytes) -> list[Inbound]:
         found: list[Inbound] = []

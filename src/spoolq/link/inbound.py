@@ -72,8 +72,6 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Inbound]:
         """Takes bytes; every frame that is whole now.  After a `Breach` or `Close` nothing more comes."""
         found: list[Inbound] = []
-        if self._ended:
-            return found
         self._buffer += data
         try:
             while not self._ended and (item := self._next()) is not None:
