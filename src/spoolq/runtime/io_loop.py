@@ -277,6 +277,8 @@ class IoLoop:
         self._on_cap(cap)
         self._tell(events.Connected(count, told))
         self._flush(connection)
+        if self._connection is connection and connection.unread:  # came with the 101: no select shows it
+            self._take(connection)
 
     def _send_run(self, action: actions.SendRun) -> None:
         connection = self._connection
