@@ -1,0 +1,217 @@
+"""Handlers of a sender (behaviour.md 6.3, 8): order, overflow, handlers that call into the sender."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from spoolq.errors import ServerRejection
+from spoolq.testing import QwpServer, Reject, Script
+
+from .harness import Recorder, numbers, open_sender, publish, put
+
+
+@pytest.fixture
+def server() -> Iterator[QwpServer]:
+    with QwpServer() as running:
+        yield running
+
+
+def test_EVT_01_connection_events_come_in_order_with_their_fields(server: QwpServer) -> None:
+    listener = Recorder()
+    with open_sender(server, listener=listener) as sender:
+        publish(sender, 0)
+        sender.wait()
+        server.refuse_new(503, body="back soon")
+        server.drop_connections()
+        listener.wait_for(lambda event: event.kind == "all_endpoints_unreachable")
+        server.accept_new()
+        listener.wait_for(lambda event: event.kind == "reconnected")
+    kinds = listener.kinds()
+    assert kinds[:2] == ["connected", "disconnected"]
+    assert kinds.count("connected") == 1
+    assert kinds[-1] == "reconnected"
+    middle = kinds[2:-1]
+    assert middle == ["endpoint_attempt_failed", "all_endpoints_unreachable"] * (len(middle) // 2)
+    failed = listener.wait_for(lambda event: event.kind == "endpoint_attempt_failed")
+    assert failed.endpoint == f"127.0.0.1:{server.port}"
+    assert "back soon" in failed.cause
+    assert [event.when for event in listener.told] == sorted(event.when for event in listener.told)
+    assert all(event.when.tzinfo is not None for event in listener.told)
+
+
+def test_EVT_01_another_endpoint_is_a_failover_that_names_the_old_one(server: QwpServer) -> None:
+    with QwpServer() as second:
+        listener = Recorder()
+        first_name, second_name = f"127.0.0.1:{server.port}", f"127.0.0.1:{second.port}"
+        with open_sender(f"ws::addr={first_name},{second_name};", listener=listener) as sender:
+            publish(sender, 0)
+            sender.wait()
+            server.stop()
+            publish(sender, 1)
+            event = listener.wait_for(lambda event: event.kind == "failed_over")
+            assert (event.endpoint, event.previous) == (second_name, first_name)
+            sender.wait()
+        assert numbers(second) == [1]
+        assert "reconnected" not in listener.kinds()
+
+
+def test_EVT_02_the_state_is_committed_before_the_event(server: QwpServer) -> None:
+    seen: list[bool] = []
+    told = threading.Event()
+
+    def listener(event) -> None:
+        if event.kind == "connected":
+            opened.wait(10)
+            seen.append(senders[0].was_ever_connected)
+            told.set()
+
+    senders: list = []
+    opened = threading.Event()
+    with open_sender(server, "initial_connect_retry=async;", listener=listener) as sender:
+        senders.append(sender)
+        opened.set()
+        assert told.wait(10)
+    assert seen == [True]
+
+
+def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServer) -> None:
+    hold, entered = threading.Event(), threading.Event()
+    told: list[int] = []
+
+    def handler(event) -> None:
+        entered.set()
+        hold.wait(10)
+        told.append(event.from_fsn)
+
+    count = 40
+    server.set_script([*(Script(reject=(Reject(index > 0, 6, f"no {index}"),)) for index in range(count)), Script()])
+    sender = open_sender(server, "error_inbox_capacity=16;max_frame_rejections=1000;", handler=handler)
+    publish(sender, 0)
+    sender.wait()
+    stats = sender.stats()
+    assert stats.total_server_errors == count
+    polled = 0
+    while sender.poll_error() is not None:
+        polled += 1
+    assert polled == 16, "its own ring, with the newest"
+    assert entered.wait(10)
+    hold.set()
+    sender.close()
+    stats = sender.stats()
+    assert stats.total_error_notifications_delivered == len(told) == 17, "one in the hands of the handler"
+    assert stats.dropped_error_notifications == (count - 17) + (count - 16), "the handler's and the poller's"
+    assert numbers(server) == [0]
+
+
+def test_EVT_03_the_connection_inbox_is_bounded_too(server: QwpServer) -> None:
+    hold = threading.Event()
+    told: list[str] = []
+
+    def listener(event) -> None:
+        hold.wait(10)
+        told.append(event.kind)
+
+    sender = open_sender(server, listener=listener)
+    for _ in range(50):
+        before = len(server.connections)
+        server.drop_connections()
+        server.wait_for(lambda before=before: len(server.connections) > before and server.connections[-1].is_upgraded)
+    publish(sender, 0)
+    sender.wait()
+    hold.set()
+    sender.close()
+    stats = sender.stats()
+    assert stats.connection_events_dropped >= 30
+    assert stats.connection_events_delivered == len(told) == 65
+    assert told[-1] == "reconnected"
+
+
+def test_EVT_04_a_handler_may_flush_and_close(server: QwpServer) -> None:
+    server.set_script([Script(reject=(Reject(0, 6, "busy"),)), Script()])
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def handler(event) -> None:
+        try:
+            put(sender, 1)
+            sender.flush(wait=True)
+            sender.close()
+        except BaseException as error:
+            errors.append(error)
+        done.set()
+
+    sender = open_sender(server, handler=handler)
+    publish(sender, 0)
+    assert done.wait(10)
+    assert errors == []
+    sender.close()
+    assert numbers(server) == [0, 1]
+
+
+def test_EVT_04_a_listener_may_close_on_the_first_event(server: QwpServer) -> None:
+    opened, done = threading.Event(), threading.Event()
+
+    def listener(event) -> None:
+        opened.wait(10)
+        sender.close()
+        done.set()
+
+    sender = open_sender(server, listener=listener)
+    opened.set()
+    assert done.wait(10)
+    sender.close()
+
+
+def test_EVT_04_a_handler_that_closes_a_terminal_sender_gets_the_error(server: QwpServer) -> None:
+    server.set_script(Script(reject=(Reject(0, 3, "never"),)))
+    outcomes: list[BaseException | None] = []
+    done = threading.Event()
+
+    def handler(event) -> None:
+        try:
+            sender.close()
+        except ServerRejection as error:
+            outcomes.append(error)
+        done.set()
+
+    sender = open_sender(server, handler=handler)
+    publish(sender, 0)
+    assert done.wait(10)
+    sender.close()
+    assert [type(found) for found in outcomes] == [ServerRejection]
+
+
+def test_EVT_05_a_handler_that_raises_is_logged_and_the_next_event_comes(server: QwpServer, caplog) -> None:
+    server.set_script([Script(reject=(Reject(0, 6, "one"),)), Script(reject=(Reject(1, 6, "two"),)), Script()])
+    told: list[str] = []
+
+    def handler(event) -> None:
+        told.append(event.text)
+        raise ValueError("mine")
+
+    sender = open_sender(server, handler=handler)
+    publish(sender, 0)
+    sender.wait()
+    sender.close()
+    assert told == ["one", "two"]
+    assert sender.stats().total_error_notifications_delivered == 2
+    assert sum("a handler of" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_EVT_05_a_handler_that_hangs_does_not_hang_close(server: QwpServer) -> None:
+    server.set_script([Script(reject=(Reject(0, 6, "one"),)), Script()])
+    hold, entered = threading.Event(), threading.Event()
+
+    def handler(event) -> None:
+        entered.set()
+        hold.wait(10)
+
+    sender = open_sender(server, handler=handler)
+    publish(sender, 0)
+    assert entered.wait(10)
+    sender.close()
+    assert not hold.is_set()
+    hold.set()
