@@ -3,7 +3,8 @@
 Lines of Python only; compiled code is not interrupted between two of its statements.
 
 Seen red with: `intern` and `_store` as they were before (wire bytes without an id, columns of differing
-lengths); each line of `_Mark.restore` left out.
+lengths); the lines of `_Mark.restore` left out, one by one, but for the one that forgets a table
+without rows: the next row finds it and uses it as new.
 """
 
 from __future__ import annotations
