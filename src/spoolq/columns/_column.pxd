@@ -31,21 +31,22 @@ cdef struct Bytes:
     Py_ssize_t room
 
 cdef struct Column:
+    # What every cell touches stands together, in one cache line.
     int type                # ColumnType, 0 = not in the batch
     int storage
     int width               # of a value, where it is fixed
     int shared              # 0 until the first value: scale + 1, precision or dimensions
-    uint64_t sentinel
     Py_ssize_t rows
-    Py_ssize_t null_count
     Bytes data
+    Py_ssize_t mark_data    # sizes before the cell of the current row
+    Py_ssize_t mark_text    # set by `put_text`
+    int mark_shared         # set by `put_bytes`
     Bytes text
     Bytes nulls
+    Py_ssize_t null_count
+    uint64_t sentinel
     const char* name        # UTF-8, kept alive by the table
     Py_ssize_t name_size
-    Py_ssize_t mark_data    # sizes before the cell of the current row
-    Py_ssize_t mark_text
-    int mark_shared
     Bytes before            # values before a rescale by the current row; data is NULL when there was none
 
 # Where the values of a row stand.
@@ -77,21 +78,17 @@ cdef inline int ensure(Bytes* bytes, Py_ssize_t more) except -1:
     return 0
 
 
-cdef inline int begin(Column* column, Py_ssize_t row, Py_ssize_t data_more, Py_ssize_t text_more) except -1:
-    """The cell of ``row`` comes: nulls up to it, marks to undo it, room for it."""
+cdef inline int begin(Column* column, Py_ssize_t row, Py_ssize_t more) except -1:
+    """The cell of ``row`` comes: nulls up to it, a mark to undo it, room for it."""
     if column.rows != row:
         pad(column, row)
     column.mark_data = column.data.size
-    column.mark_text = column.text.size
-    column.mark_shared = column.shared
-    if text_more:
-        ensure(&column.text, text_more)
-    return ensure(&column.data, data_more)
+    return ensure(&column.data, more)
 
 
 cdef inline int put_8(Column* column, Py_ssize_t row, const void* value) except -1:
     """A value of 8 bytes."""
-    begin(column, row, 8, 0)
+    begin(column, row, 8)
     memcpy(column.data.data + column.data.size, value, 8)
     column.data.size += 8
     column.rows = row + 1
@@ -100,7 +97,8 @@ cdef inline int put_8(Column* column, Py_ssize_t row, const void* value) except 
 
 cdef inline int put_bytes(Column* column, Py_ssize_t row, const char* value, Py_ssize_t nbytes) except -1:
     """A value of any size, as it stands in `data`."""
-    begin(column, row, nbytes, 0)
+    begin(column, row, nbytes)
+    column.mark_shared = column.shared
     memcpy(column.data.data + column.data.size, value, nbytes)
     column.data.size += nbytes
     column.rows = row + 1
@@ -110,7 +108,7 @@ cdef inline int put_bytes(Column* column, Py_ssize_t row, const char* value, Py_
 cdef inline int put_varint(Column* column, Py_ssize_t row, uint64_t value) except -1:
     """A symbol id."""
     cdef uint8_t* at
-    begin(column, row, 10, 0)
+    begin(column, row, 10)
     at = <uint8_t*> column.data.data + column.data.size
     while value > 0x7F:
         at[0] = <uint8_t> (value & 0x7F | 0x80)
@@ -125,7 +123,9 @@ cdef inline int put_varint(Column* column, Py_ssize_t row, uint64_t value) excep
 cdef inline int put_text(Column* column, Py_ssize_t row, const char* text, Py_ssize_t nbytes) except -1:
     """Bytes behind an end offset; the caller checked that the total stays within 31 bits."""
     cdef uint32_t end
-    begin(column, row, 4, nbytes)
+    begin(column, row, 4)
+    ensure(&column.text, nbytes)
+    column.mark_text = column.text.size
     memcpy(column.text.data + column.text.size, text, nbytes)
     column.text.size += nbytes
     end = <uint32_t> column.text.size
@@ -137,7 +137,7 @@ cdef inline int put_text(Column* column, Py_ssize_t row, const char* text, Py_ss
 
 cdef inline int put_bit(Column* column, Py_ssize_t row, bint value) except -1:
     """A boolean."""
-    begin(column, row, 1, 0)
+    begin(column, row, 1)
     if row & 7 == 0:
         column.data.data[column.data.size] = 0
         column.data.size += 1

@@ -164,8 +164,10 @@ cdef void take_back(Column* column, Py_ssize_t row) noexcept:
         column.data = column.before
         memset(&column.before, 0, sizeof(Bytes))
     column.data.size = column.mark_data
-    column.text.size = column.mark_text
-    column.shared = column.mark_shared
+    if column.storage == OFFSETS:
+        column.text.size = column.mark_text
+    if column.shared:
+        column.shared = column.mark_shared
     if column.storage == BITS and row & 7:
         column.data.data[row >> 3] &= <char> ~(1 << (row & 7))
     column.rows = row

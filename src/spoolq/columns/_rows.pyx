@@ -18,7 +18,7 @@ import threading
 from datetime import UTC
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next, PyDict_Size
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Realloc, PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -424,12 +424,12 @@ cdef class RowBuffer:
             count += 1
             column = plan.cells[index].column
             if Py_TYPE(value) == &PyUnicode_Type and (column.type == SYMBOL_T or column.type == 0):
-                found = PyDict_GetItem(self.ids, <object> value)
+                found = PyDict_GetItemWithError(self.ids, <object> value)
                 if found != NULL:
                     if column.type == 0:
                         table.enter(column, SYMBOL_T, plan.encoded[index])
                     nbytes = column.data.size
-                    number = PyLong_AsLongLongAndOverflow(found, &overflow)
+                    number = <object> found
                     put_varint(column, row, <uint64_t> number)
                     self.added += column.data.size - nbytes
                     continue
@@ -444,7 +444,7 @@ cdef class RowBuffer:
             column = plan.cells[index].column
             kind = Py_TYPE(value)
             if kind == &PyFloat_Type:
-                if self.becomes(table, column, DOUBLE_T, plan, index):
+                if column.type == DOUBLE_T or self.becomes(table, column, DOUBLE_T, plan, index):
                     real = PyFloat_AS_DOUBLE(value)
                     put_8(column, row, &real if real == real else <double*> &DOUBLE_NAN)
                     continue
@@ -456,7 +456,7 @@ cdef class RowBuffer:
                             real = <double> number
                             put_8(column, row, &real)
                             continue
-                    elif self.becomes(table, column, LONG_T, plan, index):
+                    elif column.type == LONG_T or self.becomes(table, column, LONG_T, plan, index):
                         put_8(column, row, &number)
                         continue
             elif kind == &PyUnicode_Type:
@@ -618,7 +618,8 @@ cdef class RowBuffer:
                 earlier = int.from_bytes(column.data.data[at : at + column.width], "little", signed=True)
                 convert.rescaled(kind, earlier, column.shared - 1, scale)
             wire = int(unscaled).to_bytes(column.width, "little", signed=True)
-            begin(column, row, 0, 0)  # the marks of before the rescale: they undo both
+            begin(column, row, 0)  # the marks of before the rescale: they undo both
+            column.mark_shared = column.shared
             rescale(column, scale, column.width)
             self.rescaled = True
             memcpy(column.data.data + column.data.size, PyBytes_AS_STRING(wire), column.width)
