@@ -4,6 +4,7 @@
                     connection and answers cumulative OKs.  Shares no code with link/ or server/.
 `official(...)`     runs batches of rows through ``questdb.Sender`` against it: `Sent`
 `ours(...)`         the same batches through `RowBuffer` and `encode`, without a socket: `Sent`
+`ours_over_a_socket(...)` the same by `spoolq.Sender`: its messages
 `translated(value)` one of our wrappers as the official client's
 
 A batch is a list of `Row`; each batch ends with a flush.  Rows hold our wrappers.  A row that a client refuses is
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple, Self
 
 import questdb
 
+import spoolq
 from spoolq import limits
 from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.errors import SpoolqError
@@ -270,3 +272,15 @@ def ours(batches: Batches, first_symbols: Sequence[Sequence[str]] = ()) -> Sent:
             symbols.published_count = len(symbols)
             rows.clear()
     return Sent(messages, refused)
+
+
+def ours_over_a_socket(peer: RecordingPeer, batches: Batches) -> list[bytes]:
+    """What `spoolq.Sender` sends for the same rows, on a connection of its own."""
+    peer.take()
+    with spoolq.Sender.from_conf(peer.conf + NO_AUTO_FLUSH) as sender:
+        for batch in batches:
+            for row in batch:
+                sender.row(row.table, symbols=row.symbols, columns=row.columns, at=row.at)
+            sender.flush()
+    (messages,) = peer.take()
+    return messages

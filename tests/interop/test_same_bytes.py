@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from spoolq.values import Char, Geohash, Long256, ServerTimestamp, TimestampMicros, TimestampNanos
 from tests.interop.cases import KINDS, TRAPS, Case, cases
-from tests.interop.peer import Batches, RecordingPeer, Row, official, ours
+from tests.interop.peer import Batches, RecordingPeer, Row, official, ours, ours_over_a_socket
 from tests.interop.rules import Rule, explain
 
 CASES = 4_000
@@ -157,6 +157,17 @@ def test_a_geohash_has_a_bitmap_where_its_bits_fill_its_bytes(peer: RecordingPee
 
 def test_2047_columns_and_a_timestamp_are_equal(peer: RecordingPeer) -> None:
     assert not differs_by(peer, [[row({f"c{index}": index for index in range(2047)})]])
+
+
+def test_our_sender_sends_what_the_encoder_gives(peer: RecordingPeer) -> None:
+    """So that the comparison above, which needs no socket of ours, is one of the clients."""
+
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(cases(traps=False))
+    def compare(case: Case) -> None:
+        assert ours_over_a_socket(peer, case.batches) == ours(case.batches).messages
+
+    compare()
 
 
 @pytest.mark.parametrize("seed", range(4))
