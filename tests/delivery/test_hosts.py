@@ -30,7 +30,7 @@ def test_fov_01_the_states_are_tried_in_order_of_preference_then_of_the_list() -
     assert tried == [5, 3, 4, 2, 1, 0]
 
 
-def test_fov_02_a_new_round_forgets_all_but_the_last_healthy_endpoint() -> None:
+def test_fov_04_a_new_round_forgets_all_but_the_last_healthy_endpoint() -> None:
     hosts = Hosts(3)
     hosts.failed(0, HostState.TOPOLOGY_REJECT)
     hosts.succeeded(1)
@@ -41,7 +41,7 @@ def test_fov_02_a_new_round_forgets_all_but_the_last_healthy_endpoint() -> None:
     assert hosts.next() == 2
 
 
-def test_fov_02_an_endpoint_that_was_healthy_and_died_is_not_kept() -> None:
+def test_fov_04_an_endpoint_that_was_healthy_and_died_is_not_kept() -> None:
     hosts = Hosts(2)
     hosts.succeeded(1)
     hosts.lost(1)
@@ -75,20 +75,20 @@ def test_fov_03_what_a_failed_connect_makes_of_an_endpoint(failure: ConnectFaile
         (events.Answered(ErrorFrame(0x0C, 0, "")), HostState.TOPOLOGY_REJECT),
     ],
 )
-def test_fov_04_a_connection_that_ends_leads_to_another_endpoint(end: events.Event, state: HostState) -> None:
+def test_fov_01_a_connection_that_ends_leads_to_another_endpoint(end: events.Event, state: HostState) -> None:
     driver = sent("a", "b")
     found = driver.tell(end)
     assert driver.machine._hosts.state(0) is state
     assert driver.next_connect(found)[1] == 1
 
 
-def test_fov_04_after_progress_the_other_endpoint_is_tried_at_once() -> None:
+def test_fov_01_after_progress_the_other_endpoint_is_tried_at_once() -> None:
     driver = sent("a", "b", published=1)
     driver.tell(events.Answered(Ok(0)))
     assert driver.next_connect(driver.tell(events.PeerClosed(1000, "demoted"))) == (0, 1)
 
 
-def test_fov_04_each_loss_goes_to_the_other_one() -> None:
+def test_fov_01_each_loss_goes_to_the_other_one() -> None:
     driver = connected("a", "b", published=-1)
     tried = []
     for _ in range(6):

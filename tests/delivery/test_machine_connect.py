@@ -74,7 +74,7 @@ CONNECTION_ROWS = [
 
 
 @pytest.mark.parametrize("row", CONNECTION_ROWS, ids=lambda row: row.what)
-def test_5_2_the_end_of_a_connection_is_terminal_a_strike_or_neither(row: Row) -> None:
+def test_fov_06_the_end_of_a_connection_is_terminal_a_strike_or_neither(row: Row) -> None:
     driver = sent(max_frame_rejections=1, poison_window_millis=0)
     found = driver.tell(row.event)
     assert bool(of(actions.Latch, found)) is (row.terminal or row.strike)
@@ -180,7 +180,7 @@ def test_a_long_connection_that_owed_nothing_makes_the_pause_short_again(
     assert (driver.next_connect(driver.tell(events.Lost("reset")))[0] < 200) is short
 
 
-def test_a_round_has_no_pause_inside_and_tries_each_endpoint_once() -> None:
+def test_fov_02_a_round_has_no_pause_inside_and_tries_each_endpoint_once() -> None:
     driver = Driver("a", "b", "c")
     tried = [only(actions.Connect, driver.tell(events.Begin(None))).endpoint_index]
     tried += [only(actions.Connect, driver.tell(TRANSPORT)).endpoint_index for _ in range(2)]
@@ -191,7 +191,7 @@ def test_a_round_has_no_pause_inside_and_tries_each_endpoint_once() -> None:
 
 
 @pytest.mark.parametrize("failures", [(REPLICA, REPLICA), (CATCHING_UP, REPLICA), (REPLICA, TRANSPORT)])
-def test_29a_a_round_of_role_refusals_backs_off_like_any_other(failures: tuple[ConnectFailed, ...]) -> None:
+def test_fov_03_a_round_of_role_refusals_backs_off_like_any_other(failures: tuple[ConnectFailed, ...]) -> None:
     driver = Driver("a", "b")
     driver.tell(events.Begin(None))
     pauses = []
@@ -353,3 +353,15 @@ def test_an_echo_of_what_ended_is_ignored() -> None:
     assert driver.tell(events.TimerDue(), events.Connected(0), events.Lost("x"), TRANSPORT) == []
     driver.tell(events.Begin(None))
     assert driver.tell(events.Begin(None), events.TimerDue(), events.Answered(Ok(0)), events.Lost("x")) == []
+
+
+def test_malformed_framing_names_the_endpoint_and_every_frame_that_is_kept() -> None:
+    driver = sent("box:9000", published=9)
+    driver.tell(events.Answered(Ok(3)))
+    found = driver.tell(events.ProtocolBreach("server frame has RSV bits set"))
+    error = latched(found)
+    assert (error.from_fsn, error.to_fsn) == (4, 9)  # type: ignore[attr-defined]
+    assert str(error).startswith(
+        "box:9000 broke the WebSocket protocol: server frame has RSV bits set; FSN 4 to 9 kept"
+    )
+    assert not of(actions.Settle, found)

@@ -100,7 +100,7 @@ def test_psn_04_progress_makes_the_next_not_writable_immediate_again() -> None:
     assert 100 <= pauses[1] < 200
 
 
-def test_psn_05_strikes_are_paced_by_their_number() -> None:
+def test_strikes_are_paced_by_their_number() -> None:
     driver = sent(poison_window_millis=10_000_000)
     for pause, base in zip(
         strikes(driver, REFUSED, again=10), (100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 5_000), strict=True
