@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +104,30 @@ class TestConnections:
             serves_others(server)
             server.wait_for(lambda: server.stats()["connections_open"] == 0)
             assert server.stats()["connections"] == 3_001
+
+    def test_without_a_free_descriptor_others_are_served_and_later_ones_wait(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused, free = [], threading.Event()
+        accept = socket.socket.accept
+
+        def none_free(listener: socket.socket) -> Any:
+            if free.is_set():
+                return accept(listener)
+            refused.append(listener)
+            raise OSError(errno.EMFILE, "too many open files")
+
+        with QwpServer() as server, RawClient(server.port) as old:
+            old.upgrade()
+            monkeypatch.setattr(socket.socket, "accept", none_free)
+            with RawClient(server.port) as waiting:
+                waiting.request()
+                server.wait_for(lambda: refused)
+                for _ in range(300):
+                    assert old.ping() == []
+                assert len(refused) < 100  # a few times a second, not in each round
+                free.set()
+                assert waiting.response()[0] == 101
 
     def test_records_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from spoolq.server import server as module

@@ -176,6 +176,17 @@ class TestAcks:
             ok_frame(3, ("t", 4)) + ok_frame(2, ("t", 3)),
         ]
 
+    def test_out_of_order_a_lone_one_goes_after_a_while_or_before_an_error(self) -> None:
+        machine = Machine(Script(ack_swapped=True, reject=(Reject(2),))).upgraded()
+        assert machine.put(data(1)) == b""
+        assert machine.connection.deadline_millis == 1_020
+        assert machine.at(1_019) == b""
+        assert machine.at(1_020) == ok_frame(0, ("t", 1))
+        assert machine.put(data(1)) == b""
+        found = machine.put(data(1))
+        assert found.startswith(ok_frame(1, ("t", 2)))
+        assert error_of(found[len(ok_frame(1, ("t", 2))) + 2 :])[:2] == (0x06, 2)
+
     def test_negative(self) -> None:
         assert Machine(Script(ack_negative=True)).upgraded().put(data(1)) == ok_frame(-1, ("t", 1))
 

@@ -9,6 +9,7 @@ new one is closed at once.  Queries of the HTTP side run on one more thread, sta
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 import selectors
@@ -32,6 +33,8 @@ READ_NBYTES: Final = 1 << 20
 _LINGER_MILLIS: Final = 1_000  # how long what a client still sends is drained, so that our last words arrive
 _WRITE_NBYTES: Final = 1 << 18
 _INTERRUPT_SECONDS: Final = 0.02
+_PAUSE_MILLIS: Final = 100
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _ACCEPTS_PER_ROUND: Final = 64
 _log = logging.getLogger("spoolq.server")
 _T = TypeVar("_T")
@@ -91,6 +94,7 @@ class Loop:
         self._queried: deque[Future[bytes]] = deque()
         self._timers: list[tuple[int, int, Channel]] = []  # a heap; see Channel.timer_millis
         self._timer_count = 0
+        self._paused_until_millis: int | None = None  # the listener is not asked
         self.channels: dict[int, Channel] = {}
         self._thread = threading.Thread(target=self._run, name="spoolq-server", daemon=True)
 
@@ -154,6 +158,8 @@ class Loop:
 
     def _run_timers(self) -> None:
         now = monotonic_millis()
+        if self._paused_until_millis is not None and self._paused_until_millis <= now:
+            self._resume()
         while self._timers and self._timers[0][0] <= now:
             due, _, channel = heapq.heappop(self._timers)
             if channel.timer_millis == due and _is_open(channel):
@@ -162,9 +168,10 @@ class Loop:
                 self._pump(channel)
 
     def _timeout_seconds(self) -> float | None:
-        if not self._timers:
-            return None
-        return max(0, self._timers[0][0] - monotonic_millis()) / 1_000
+        due = [self._timers[0][0]] if self._timers else []
+        if self._paused_until_millis is not None:
+            due.append(self._paused_until_millis)
+        return max(0, min(due) - monotonic_millis()) / 1_000 if due else None
 
     def _run_calls(self) -> None:
         with suppress(BlockingIOError):
@@ -181,8 +188,10 @@ class Loop:
         for _ in range(_ACCEPTS_PER_ROUND):
             try:
                 sock, _ = self._listener.accept()
-            except OSError:  # none left, or gone before we came, or no descriptor is free
-                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTOR:
+                    self._pause()
+                return  # none left, or gone before we came
             if len(self.channels) >= self._connections_max:
                 sock.close()
                 continue
@@ -192,6 +201,17 @@ class Loop:
             self.channels[sock.fileno()] = channel
             self._selector.register(sock, selectors.EVENT_READ, channel)
             self._watch(channel)
+
+    def _pause(self) -> None:
+        """No descriptor is free: those who wait in the listener's queue wait on, and the selector is not asked again
+        and again.  A connection that ends, or a little time, ends it."""
+        self._selector.unregister(self._listener)
+        self._paused_until_millis = monotonic_millis() + _PAUSE_MILLIS
+
+    def _resume(self) -> None:
+        if self._paused_until_millis is not None:
+            self._paused_until_millis = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _read(self, channel: Channel) -> None:
         try:
@@ -300,6 +320,7 @@ class Loop:
         self.channels.pop(channel.socket.fileno(), None)
         self._selector.unregister(channel.socket)
         channel.socket.close()
+        self._resume()
 
     def _end(self) -> None:
         with self._calls_lock:

@@ -19,6 +19,7 @@ from spoolq.server import frames
 from spoolq.server.record import ConnectionRecord
 from spoolq.server.script import Answer, AnswerKind, Script
 
+_SWAP_MILLIS: Final = 20  # how long the first OK of a pair waits for the second
 _HUGE_NBYTES: Final = 16 << 20
 _MASK: Final = b"\x11\x22\x33\x44"
 
@@ -32,6 +33,7 @@ class Responder:
         self._queue: deque[tuple[int, bytes]] = deque()  # (due, frame), due never falls
         self._held: list[bytes] = []
         self._kept_back: Ok | None = None  # the first of a swapped pair
+        self._kept_due_millis = 0
         self._answers = sorted(script.answers, key=lambda answer: answer.frame)
         self._stepped = -1
         self._drip = bytearray()
@@ -42,11 +44,16 @@ class Responder:
     def say(self, responses: Iterable[Response], now_millis: int) -> None:
         """Responses of the processor."""
         for response in responses:
-            for frame in self._bent(response):
+            found = self._bent(response)
+            if self._kept_back is not None and not isinstance(response, Ok):
+                found = [*self._lone(), *found]  # an error stays behind the OKs before it
+            for frame in found:
                 if self.hold:
                     self._held.append(frame)
                 else:
                     self._put(frame, now_millis + self._script.ack_delay_millis)
+            if self._kept_back is not None:
+                self._kept_due_millis = now_millis + _SWAP_MILLIS
 
     def release(self, now_millis: int) -> None:
         """Held responses go out."""
@@ -99,6 +106,12 @@ class Responder:
             found, self._kept_back = [ok, self._kept_back], None
         return [self._frame(build(one)) for one in found for _ in range(1 + script.ack_twice)]
 
+    def _lone(self) -> list[bytes]:
+        """The OK of a pair that did not become one."""
+        assert self._kept_back is not None
+        ok, self._kept_back = self._kept_back, None
+        return [self._frame(build(ok)) for _ in range(1 + self._script.ack_twice)]
+
     def _frame(self, payload: bytes) -> bytes:
         self._record.keep_response(payload)
         return frames.build(frames.BINARY, payload)
@@ -115,10 +128,16 @@ class Responder:
         """When `take` will have something, None for never."""
         if self._drip:
             return self._drip_due_millis
-        return self._queue[0][0] if self._queue else None
+        due = [self._queue[0][0]] if self._queue else []
+        if self._kept_back is not None and not self.hold:
+            due.append(self._kept_due_millis)
+        return min(due, default=None)
 
     def take(self, now_millis: int) -> bytes:
         """What is due now."""
+        if self._kept_back is not None and self._kept_due_millis <= now_millis and not self.hold:
+            for frame in self._lone():
+                self._put(frame, now_millis)
         due = []
         while self._queue and self._queue[0][0] <= now_millis:
             due.append(self._queue.popleft()[1])

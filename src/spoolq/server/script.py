@@ -108,7 +108,7 @@ class Script:
         ack_every           OKs only for whole multiples of that many frames
         ack_ahead           OKs name a sequence higher by that
         ack_twice           every OK comes twice
-        ack_swapped         OKs change places in pairs
+        ack_swapped         OKs change places in pairs; one that has no second within 20 ms goes alone
         ack_negative        every OK has the sequence -1
         no_durable_ack      durable acks are granted and never come
     Frames and end
