@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ from collections.abc import Iterator
 import pytest
 
 _SETTLE_SECONDS = 2.0
+
+
+def pytest_configure() -> None:
+    """A job in the background starts with SIGINT ignored; the tests of Ctrl-C, and their children, need it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _threads() -> set[str]:
