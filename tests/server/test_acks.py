@@ -170,6 +170,13 @@ class TestGroups:
             assert client.answer() == ok(11, ("v", 1))
             assert server.store.count("t") == 10
 
+    @pytest.mark.parametrize("opening", [one_row(flags=DEFERRED), EMPTY_DEFERRED])
+    def test_the_closing_frame_does_not_wait_for_what_came_with_it(self, opening: bytes) -> None:
+        with QwpServer() as server, connect(server) as client:
+            client.send(burst(opening, one_row("u"), one_row("v")))
+            assert client.answer()[:9] == ok(1)[:9]
+            assert client.answer() == ok(2, ("v", 1))
+
     def test_an_empty_message_closes_a_group(self) -> None:
         with QwpServer() as server, connect(server) as client:
             client.send(burst(one_row(flags=DEFERRED), EMPTY))

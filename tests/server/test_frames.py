@@ -8,7 +8,7 @@ import pytest
 
 from spoolq.server import QwpServer
 
-from .raw_client import BINARY, CLOSE, CONTINUATION, PONG, TEXT, Ended, RawClient, frame, ok, one_row
+from .raw_client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, RawClient, frame, ok, one_row
 
 SMALL = {"receive_buffer_nbytes": 1_000}
 
@@ -94,6 +94,15 @@ def test_ping_flushes_acks_and_is_answered(payload: bytes) -> None:
         client.message(one_row())
         assert client.ping(payload) == [ok(0, ("t", 1))]
         assert server.connections[0].pings == 2
+
+
+def test_the_acks_go_out_before_the_pong() -> None:
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        client.send(frame(BINARY, one_row()) + frame(PING, b"x") + frame(BINARY, one_row()))
+        assert client.frame() == (BINARY, ok(0, ("t", 1)))
+        assert client.frame() == (PONG, b"x")
+        assert client.frame() == (BINARY, ok(1, ("t", 2)))
 
 
 def test_pong_is_ignored() -> None:

@@ -11,6 +11,7 @@ import click
 _COMMANDS: Final = {
     "demo": ("spoolq.cli.demo", "demo"),
     "serve": ("spoolq.cli.serve", "serve"),
+    "sql": ("spoolq.cli.sql", "sql"),
 }
 
 

@@ -321,8 +321,6 @@ class Connection:
         self._state = _State.OVER
         if self.ending is None:
             self.ending = ending
-        if self._processor is not None:
-            self._processor.end()
 
 
 def _authorization(request: Request) -> str | None:

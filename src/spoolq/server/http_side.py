@@ -78,19 +78,8 @@ class HttpSide:
     def execute(self, request: Request) -> bytes:
         """``/exec``: any thread."""
         sql = parse_qs(request.query, keep_blank_values=True).get("query", [""])[0]
-        try:
-            if not sql.strip():
-                raise QueryError("empty query")
-            if not isinstance(self._store, SqlStore):
-                raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
-            result = self._store.query(sql)
-            return _found(request, json.dumps(_body(sql, result)), _JSON)
-        except QueryError as error:
-            body = {"query": sql, "error": str(error), "position": error.position}
-        except Exception as error:
-            _log.exception("a query failed")
-            body = {"query": sql, "error": f"internal error: {type(error).__name__}", "position": 0}
-        return _found(request, json.dumps(body), _JSON, status=400)
+        body = answer_query(self._store, sql)
+        return _found(request, json.dumps(body), _JSON, status=400 if "error" in body else 200)
 
     def interrupt(self) -> None:
         """Ends a query that `execute` is at."""
@@ -98,7 +87,19 @@ class HttpSide:
             self._store.interrupt()
 
 
-def _body(sql: str, result: Result) -> dict[str, Any]:
+def answer_query(store: object, sql: str) -> dict[str, Any]:
+    """The body of ``/exec``: what was found, or ``error``; never raises."""
+    try:
+        if not sql.strip():
+            raise QueryError("empty query")
+        if not isinstance(store, SqlStore):
+            raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
+        result = store.query(sql)
+    except QueryError as error:
+        return {"query": sql, "error": str(error), "position": error.position}
+    except Exception as error:
+        _log.exception("a query failed")
+        return {"query": sql, "error": f"internal error: {type(error).__name__}", "position": 0}
     return {
         "query": sql,
         "columns": [{"name": name, "type": kind} for name, kind in result.columns],

@@ -2,7 +2,8 @@
 
     message(payload) -> responses      one binary frame of the client
     flush() -> responses               the bytes received so far are consumed; PING; CLOSE
-    end()                              the connection is gone: an open group is rolled back
+
+Nothing has to be done at the end of a connection: rows of an open group are nowhere but here.
 
 Sequences count every binary frame from 0.  An OK is cumulative and goes out when 8 frames have been processed
 since the last one, when a frame closes a deferred group, before an error, and at each `flush`.  After an error
@@ -58,14 +59,10 @@ class Processor:
         self._acked = -1
         self._ackable = -1
         self._frames_since_ack = 0
+        self._in_group = False  # a deferred frame waits for the one that commits it
         self._has_failed = False  # what was committed is not stored: no OK any more
         self.sequence = -1  # of the last message
         self.latched = False
-
-    @property
-    def has_open_group(self) -> bool:
-        """Rows wait for a commit."""
-        return bool(self._batch)
 
     def message(self, payload: bytes, now_millis: int) -> list[Response]:
         """One message; what the server says at once."""
@@ -96,14 +93,10 @@ class Processor:
             responses += self._durable.due(now_millis)
         return responses
 
-    def end(self) -> None:
-        """Rolls back what is not committed."""
-        self._batch.rollback()
-
     def _process(self, payload: bytes, now_millis: int) -> bool:
         """Applies a message; whether it closed a deferred group.  Raises WireFault."""
         message, tables = blocks(payload, self._dictionary, rows_max=self._options.rows_per_block_max)
-        had_group, rows, now_nanos = bool(self._batch), 0, self._wall_nanos()
+        rows, now_nanos = 0, self._wall_nanos()
         for block in tables:
             self._know(block.name)
             self._batch.add(block, now_nanos)
@@ -113,7 +106,9 @@ class Processor:
         if not message.is_deferred:
             self._committed(self._batch.commit(), now_millis)
             self._ackable = self.sequence
-            return had_group
+            closed, self._in_group = self._in_group, False
+            return closed
+        self._in_group = True
         if rows and not self._batch:
             self._ackable = self.sequence  # all of it was committed early (wire.md 6.2)
         return False
@@ -146,6 +141,7 @@ class Processor:
 
     def _fail(self, status: int, text: str) -> list[Response]:
         self._batch.rollback()
+        self._in_group = False
         responses = self._acks()
         if self._has_failed:
             return responses

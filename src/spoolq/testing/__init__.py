@@ -20,6 +20,7 @@ from spoolq.server import (
     random_scripts,
     to_json,
 )
+from spoolq.testing.replay import Replayed, replay
 
 __all__ = [
     "Answer",
@@ -31,8 +32,10 @@ __all__ = [
     "QwpServer",
     "Refuse",
     "Reject",
+    "Replayed",
     "Script",
     "from_json",
     "random_scripts",
+    "replay",
     "to_json",
 ]

@@ -1,0 +1,94 @@
+"""`spoolq sql`: against a server, against a file, and when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from spoolq.cli.main import cli
+from spoolq.server import QwpServer
+from spoolq.server.duck import DuckStore
+from tests.server.raw_client import RawClient, block, longs, message, one_row
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["sql", *arguments])
+
+
+def write(port: int, payload: bytes) -> None:
+    with RawClient(port) as client:
+        client.upgrade()
+        client.message(payload)
+        assert client.answer()[0] == 0
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    """A file with three rows."""
+    path = str(tmp_path / "rows.duck")
+    store = DuckStore(path)
+    text = b"\0" + bytes(4) + b"\6\0\0\0" + b"\6\0\0\0" + b"\6\0\0\0" + b"[b]x[/"
+    payload = message(block("t", 3, ("v", 5, longs(7, 8, -(1 << 63))), ("s", 0x0F, text), ("", 0x0A, longs(1, 2, 3))))
+    with QwpServer(store=store) as server:
+        write(server.port, payload)
+    store.close()
+    return path
+
+
+def test_a_file_as_a_table(rows: str) -> None:
+    result = run("SELECT v, s FROM t ORDER BY timestamp", "--file", rows)
+    assert result.exit_code == 0
+    for expected in ("v", "7", "8", "[b]x[/", "3 rows"):
+        assert expected in result.output
+    assert "None" not in result.output
+
+
+def test_a_file_as_json(rows: str) -> None:
+    result = run("SELECT v FROM t ORDER BY timestamp", "--file", rows, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["dataset"] == [[7], [8], [None]]
+
+
+def test_a_server() -> None:
+    store = DuckStore()
+    with QwpServer(store=store) as server:
+        write(server.port, one_row(value=42))
+        result = run("SELECT v FROM t", "--addr", f"localhost:{server.port}")
+        assert result.exit_code == 0
+        assert "42" in result.output
+        refused = run("SELECT * FROM nothing", "--addr", f"127.0.0.1:{server.port}", "--json")
+        assert refused.exit_code == 1
+        assert "nothing" in json.loads(refused.stdout)["error"]
+    store.close()
+
+
+def test_a_server_without_sql() -> None:
+    with QwpServer() as server:
+        result = run("SELECT 1", "--addr", f"127.0.0.1:{server.port}")
+    assert result.exit_code == 1
+    assert "takes no SQL" in result.stderr
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run("SELECT 1", "--addr", f"127.0.0.1:{port}")
+    assert result.exit_code == 1
+    assert f"no answer from 127.0.0.1:{port}" in result.stderr
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5_000)
+    result = run("SELECT 1", "--file", str(path))
+    assert result.exit_code == 1
+    assert "cannot be opened" in result.stderr
+
+
+@pytest.mark.parametrize("address", ["host:port", "host:"])
+def test_what_is_no_address(address: str) -> None:
+    assert run("SELECT 1", "--addr", address).exit_code == 2
