@@ -152,6 +152,13 @@ cdef class RowBuffer:
             raise RuntimeError("unlock of a row buffer that this thread has not locked")
         self.give_lock()
 
+    def after_fork(self):
+        """In a forked child: frees the lock, which a thread may hold that is not here (ours.md 32)."""
+        self.owner = 0
+        self.waiting = 0
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
     def __enter__(self):
         self.take_lock()
         return self

@@ -183,6 +183,11 @@ class RowBuffer:
         self._owner = None
         self._lock.release()
 
+    def after_fork(self) -> None:
+        """In a forked child: frees the lock, which a thread may hold that is not here (ours.md 32)."""
+        self._owner = None
+        self._lock = threading.Lock()
+
     def __enter__(self) -> RowBuffer:
         self.lock()
         return self

@@ -315,6 +315,7 @@ class Engine:
         self._is_forked = True
         error = _forked_error()
         self.progress.forked(error)
+        self.rows.after_fork()
         self.rows.latched = error
         if self.loop is not None:
             self.loop.forked()

@@ -1,0 +1,294 @@
+"""Fork, interpreter exit, Ctrl-C, threads (ours.md 10, 31, 32, 33)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from spoolq import Sender, TimestampMicros
+from spoolq.errors import ForkedError
+from spoolq.testing import QwpServer
+
+from .harness import Call, child_environment, numbers, open_sender, publish, put, python
+
+_CHILD = """
+import signal, sys, threading
+from spoolq import Sender, TimestampMicros
+conf = sys.argv[1]
+def put(sender, *numbers):
+    for n in numbers:
+        sender.row("t", symbols={"s": f"sym-{n}"}, columns={"n": n}, at=TimestampMicros(n + 1))
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[QwpServer]:
+    with QwpServer() as running:
+        yield running
+
+
+# --- ours.md 31: exit without close ----------------------------------------------------------------
+
+
+def test_31_exit_without_close_publishes_waits_and_says_so(server: QwpServer) -> None:
+    done = python(
+        _CHILD + "sender = Sender.from_conf(conf + 'auto_flush=off;')\nput(sender, 0)\nsender.flush()\nput(sender, 1)",
+        server.conf,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ResourceWarning" in done.stderr
+    assert "was not closed" in done.stderr
+    server.wait_for_rows("t", 2)
+    assert numbers(server) == [0, 1]
+    server.wait_for(lambda: server.connections[0].closed_by == "client_close")
+
+
+def test_31_exit_without_close_does_not_hang_on_a_silent_server(server: QwpServer) -> None:
+    server.hold_acks()
+    done = python(
+        _CHILD
+        + "conf += 'auto_flush=off;close_flush_timeout_millis=50;'\n"
+        + "sender = Sender.from_conf(conf)\nput(sender, 0)\ndel sender",
+        server.conf,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "close() gave up after 50 ms" in done.stderr
+    assert numbers(server) == [0]
+
+
+def test_31_an_exit_by_an_exception_is_the_same(server: QwpServer) -> None:
+    done = python(_CHILD + "sender = Sender.from_conf(conf + 'auto_flush=off;')\nput(sender, 0)\n1 / 0", server.conf)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert numbers(server) == [0]
+
+
+def test_31_a_closed_sender_says_nothing_at_exit(server: QwpServer) -> None:
+    done = python(_CHILD + "sender = Sender.from_conf(conf)\nput(sender, 0)\nsender.close()", server.conf)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(server) == [0]
+
+
+# --- ours.md 33: Ctrl-C ---------------------------------------------------------------------------------
+
+_INTERRUPTED = {
+    "await_acked_fsn": "put(sender, 1); sender.flush(); say_when(); sender.await_acked_fsn(1)",
+    "wait": "put(sender, 1); sender.flush(); say_when(); sender.wait()",
+    "flush-wait": "put(sender, 1); say_when(); sender.flush(wait=True)",
+    "drain": "put(sender, 1); say_when(); sender.drain()",
+    "room": "big(sender, 1); sender.flush(); big(sender, 2); say_when(); sender.flush()",
+    "room-auto-flush": "big(sender, 1); sender.flush(); trigger(sender); say_when(); big(sender, 2)",
+    "close": "put(sender, 1); say_when(); sender.close()",
+    "row-lock": "threading.Thread(target=hold, args=(sender,)).start(); held.wait(); say_now(); put(sender, 1)",
+}
+_WAITER = (
+    _CHILD
+    + """
+from spoolq.runtime.clock import Clock
+held, release = threading.Event(), threading.Event()
+def hold(sender):
+    with sender._engine.rows:
+        held.set()
+        release.wait(20)
+def say_now():
+    print("ready", flush=True)
+def say_when():  # the call that is interrupted waits
+    real = Clock.wait
+    def wait(clock, condition, timeout_millis):
+        if threading.current_thread() is threading.main_thread():
+            say_now()
+        real(clock, condition, timeout_millis)
+    Clock.wait = wait
+def trigger(sender):
+    sender._engine.rows.row_trigger = 1
+def big(sender, n):
+    sender.row("t", symbols={"s": f"sym-{n}"}, columns={"n": n, "b": b"x" * 60000}, at=TimestampMicros(n + 1))
+sender = Sender.from_conf(
+    conf + "auto_flush=off;sf_max_segment_bytes=65536;sf_max_total_bytes=131072;close_flush_timeout_millis=20000;"
+)
+big(sender, 0)
+sender.flush()
+try:
+    BODY
+except KeyboardInterrupt as error:
+    release.set()
+    print("interrupted", getattr(error, "in_doubt", None), len(sender), sender.published_fsn(), flush=True)
+    sys.stdin.readline()
+    sender.close()
+    print("closed", flush=True)
+"""
+)
+
+
+@pytest.mark.parametrize("where", _INTERRUPTED)
+def test_33_ctrl_c_in_every_wait_leaves_rows_whole_or_published(server: QwpServer, where: str) -> None:
+    server.hold_acks()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WAITER.replace("BODY", _INTERRUPTED[where]), server.conf],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+    )
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        server.wait_for_rows("t", 1 if where == "row-lock" else 2)
+        process.send_signal(signal.SIGINT)
+        told = process.stdout.readline().split()
+        server.release_acks()
+        rest, errors = process.communicate("\n", timeout=20)
+    assert rest.endswith("closed\n"), errors
+    assert process.returncode == 0, errors
+    if where == "row-lock":
+        assert told == ["interrupted", "None", "0", "0"], "the row was not taken"
+    elif where.startswith("room"):
+        assert told == ["interrupted", "False", "1", "1"], "the row is buffered, nothing of the call is queued"
+        assert numbers(server) == [0, 1, 2]
+    else:
+        assert told == ["interrupted", "None", "0", "1"], "the row is published"
+        assert numbers(server) == [0, 1]
+
+
+# --- ours.md 32: fork -----------------------------------------------------------------------------------
+
+
+def _in_child(check: Callable[[], None]) -> str:
+    """Runs a check in a forked child; "" or what went wrong there."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        text = ""
+        try:
+            signal.alarm(20)
+            check()
+        except BaseException as error:
+            text = repr(error)
+        finally:
+            os.write(write, text.encode()[:4_000])
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as reader:
+        text = reader.read()
+    _, status = os.waitpid(child, 0)
+    return text if status == 0 else f"status {status} {text}"
+
+
+def _every_call_raises(sender: Sender) -> None:
+    writer = sender.table("t", symbols=["s"], columns=["n"])
+    at = TimestampMicros(1)
+    for call in (
+        lambda: put(sender, 9),
+        lambda: sender.rows("t", [("a", 1)], symbols=["s"], columns=["n"], at=at),
+        lambda: writer.row("a", 1, at=at),
+        lambda: writer.rows([("a", 1)], at=at),
+        sender.flush,
+        lambda: sender.flush(wait=True),
+        sender.flush_and_get_fsn,
+        sender.wait,
+        sender.drain,
+        lambda: sender.await_acked_fsn(0, 0),
+        sender.stats,
+        sender.close,
+    ):
+        with pytest.raises(ForkedError, match="parent"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_FRK_01_a_forked_child_gets_an_error_from_every_call_and_the_parent_goes_on(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        publish(sender, 0)
+        put(sender, 1)
+        assert _in_child(lambda: _every_call_raises(sender)) == ""
+        sender.flush(wait=True)
+        put(sender, 2)
+    assert numbers(server) == [0, 1, 2]
+    assert len(server.connections) == 1, "the child did not touch the connection"
+    assert server.connections[0].closed_by == "client_close"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_FRK_02_also_when_another_thread_holds_the_locks_at_the_fork(server: QwpServer) -> None:
+    held, let_go = threading.Event(), threading.Event()
+    with open_sender(server) as sender:
+        publish(sender, 0)
+
+        def hold() -> None:
+            with sender._engine.rows, sender._engine.progress._condition, sender._engine.store._lock:
+                held.set()
+                let_go.wait(20)
+
+        holder = Call(hold)
+        assert held.wait(10)
+        try:
+            assert _in_child(lambda: _every_call_raises(sender)) == ""
+        finally:
+            let_go.set()
+            holder.outcome()
+        put(sender, 1)
+    assert numbers(server) == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_FRK_03_a_child_opens_a_sender_of_its_own_and_holds_nothing_of_the_parents(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        publish(sender, 0)
+        sender.wait()
+        inherited = sender._engine.loop._connection._socket.fileno()  # type: ignore[union-attr]
+
+        def check() -> None:
+            with pytest.raises(OSError):
+                os.fstat(inherited)
+            with open_sender(server) as own:
+                publish(own, 1)
+
+        assert _in_child(check) == ""
+        publish(sender, 2)
+    assert numbers(server) == [0, 1, 2]
+
+
+# --- ours.md 10: threads --------------------------------------------------------------------------------
+
+
+def test_10_several_threads_write_to_one_sender(server: QwpServer) -> None:
+    threads, each = 6, 400
+    with open_sender(server, "auto_flush=on;auto_flush_rows=97;auto_flush_interval=1;") as sender:
+        gate = threading.Barrier(threads)
+
+        def write(writer: int) -> None:
+            gate.wait(10)
+            for number in range(writer * each, (writer + 1) * each):
+                put(sender, number)
+                if number % 131 == 0:
+                    sender.flush()
+
+        for call in [Call(write, writer) for writer in range(threads)]:
+            call.outcome()
+    landed = numbers(server)
+    assert sorted(landed) == list(range(threads * each)), "every row once"
+    for writer in range(threads):
+        mine = [number for number in landed if number // each == writer]
+        assert mine == sorted(mine), "in the order of its thread"
+
+
+def test_10_flushes_that_race_publish_each_row_once(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        fsns: list[int | None] = []
+
+        def write(number: int) -> None:
+            put(sender, number)
+            fsns.append(sender.flush_and_get_fsn())
+
+        for call in [Call(write, number) for number in range(50)]:
+            call.outcome()
+        sender.wait()
+        assert max(fsn for fsn in fsns if fsn is not None) == sender.published_fsn()
+    assert sorted(numbers(server)) == list(range(50))
