@@ -1,0 +1,280 @@
+"""The public surface of `Sender` (design.md 4): signatures, states, counters, what an import costs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+
+import spoolq
+from spoolq import Sender, TimestampMicros
+from spoolq.errors import ConfigError, SpoolqError
+from spoolq.stats import SenderStats
+from spoolq.testing import Auth, Drop, QwpServer, Reject, Script
+
+from .harness import Call, Recorder, StepClock, numbers, open_sender, publish, put, python
+
+
+@pytest.fixture
+def server() -> Iterator[QwpServer]:
+    with QwpServer() as running:
+        yield running
+
+
+_SIGNATURES = {
+    "row": "(self, table, *, symbols=None, columns=None, at)",
+    "rows": "(self, table, rows, *, symbols=(), columns=(), at=None)",
+    "table": "(self, name, *, symbols=(), columns=())",
+    "flush": "(self, *, wait=False)",
+    "flush_and_get_fsn": "(self)",
+    "published_fsn": "(self)",
+    "synced_fsn": "(self)",
+    "ok_fsn": "(self)",
+    "acked_fsn": "(self)",
+    "await_synced_fsn": "(self, fsn, timeout_millis=None)",
+    "await_acked_fsn": "(self, fsn, timeout_millis=None)",
+    "wait": "(self, timeout_millis=0)",
+    "drain": "(self, timeout_millis=None)",
+    "poll_error": "(self)",
+    "stats": "(self)",
+    "close": "(self, flush=True)",
+    "from_conf": "(conf, *, error_handler=None, connection_listener=None, **settings)",
+    "from_env": "(*, error_handler=None, connection_listener=None, **settings)",
+}
+
+
+@pytest.mark.parametrize("name", _SIGNATURES)
+def test_the_signatures_are_those_of_the_design(name: str) -> None:
+    found = inspect.signature(getattr(Sender, name))
+    bare = found.replace(
+        parameters=[p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()],
+        return_annotation=inspect.Signature.empty,
+    )
+    assert str(bare) == _SIGNATURES[name]
+    assert inspect.getdoc(getattr(Sender, name))
+
+
+def test_the_names_that_people_import() -> None:
+    wanted = (
+        *("Sender", "TimestampMicros", "TimestampNanos", "ServerTimestamp", "Long256", "Geohash"),
+        *("Char", "DateMillis"),
+    )
+    for name in wanted:
+        assert hasattr(spoolq, name), name
+        assert name in spoolq.__all__
+
+
+def test_watermarks_are_none_before_the_first_and_never_raise(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        assert (sender.published_fsn(), sender.ok_fsn(), sender.acked_fsn(), sender.synced_fsn()) == (None,) * 4
+        assert sender.flush_and_get_fsn() is None
+        sender.wait()
+        assert sender.drain() is True
+        assert sender.must_close is False
+        assert sender.poll_error() is None
+        assert publish(sender, 0) == 0
+        sender.wait()
+        assert (sender.published_fsn(), sender.ok_fsn(), sender.acked_fsn(), sender.synced_fsn()) == (0, 0, 0, None)
+
+
+def test_len_counts_rows_and_an_empty_sender_is_still_true(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        assert (len(sender), bool(sender)) == (0, True)
+        put(sender, 0, 1, 2)
+        assert len(sender) == 3
+        sender.flush()
+        assert len(sender) == 0
+
+
+def test_rows_and_the_table_writer_do_what_row_does(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        at = TimestampMicros(9)
+        assert sender.rows("t", [("sym-0", 0, at), ("sym-1", 1, at)], symbols=["s"], columns=["n"]) == 2
+        assert sender.rows("t", [("sym-2", 2)], symbols=["s"], columns=["n"], at=at) == 1
+        writer = sender.table("t", symbols=["s"], columns=["n"])
+        writer.row("sym-3", 3, at=at)
+        assert writer.rows([("sym-4", 4, at), ("sym-5", 5, at)]) == 2
+        assert writer.rows(iter([("sym-6", 6)]), at=at) == 1
+        assert len(sender) == 7
+    assert numbers(server) == list(range(7))
+
+
+def test_flush_with_wait_returns_when_all_is_acked(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        server.hold_acks()
+        put(sender, 0)
+        call = Call(sender.flush, wait=True)
+        server.wait_for_rows("t", 1)
+        assert call.is_alive()
+        server.release_acks()
+        call.outcome()
+        assert sender.acked_fsn() == 0
+
+
+def test_drain_flushes_and_waits_an_absolute_time(server: QwpServer) -> None:
+    clock = StepClock()
+    with open_sender(server, clock=clock) as sender:
+        server.hold_acks()
+        put(sender, 0)
+        call = Call(sender.drain, 400)
+        clock.wait_for_wait(400)
+        clock.advance(400)
+        assert call.outcome() is False
+        assert len(sender) == 0
+        server.release_acks()
+        assert sender.drain() is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "rows"),
+    [("auto_flush_rows=3;auto_flush_interval=off;", 3), ("auto_flush_rows=off;auto_flush_bytes=1k;", 0)],
+)
+def test_the_triggers_publish_by_themselves(server: QwpServer, setting: str, rows: int) -> None:
+    with open_sender(server, "auto_flush=on;" + setting) as sender:
+        number = 0
+        while sender.published_fsn() is None:
+            put(sender, number)
+            number += 1
+            assert number < 200
+        assert not rows or number == rows
+        assert len(sender) == 0
+        server.wait_for_rows("t", number)
+
+
+def test_the_byte_trigger_is_never_above_what_a_segment_takes(server: QwpServer) -> None:
+    with open_sender(server, "auto_flush=on;auto_flush_rows=off;sf_max_segment_bytes=65536;") as sender:
+        for number in range(4):
+            sender.row("t", columns={"b": b"x" * 30_000, "n": number}, at=TimestampMicros(number + 1))
+        assert sender.published_fsn() is not None
+    assert [row["n"] for row in server.store.rows("t")] == [0, 1, 2, 3]
+
+
+# --- stats: each field moves ---------------------------------------------------------------------------
+
+
+def test_every_field_of_stats_moves(server: QwpServer) -> None:
+    clock = StepClock()
+    handler, listener = Recorder(), Recorder()
+    small = "sf_max_segment_bytes=65536;sf_max_total_bytes=131072;sf_append_deadline_millis=1000;"
+    slow = "auto_flush_interval=100;reconnect_initial_backoff_millis=1000;reconnect_max_backoff_millis=1000;"
+    sender = open_sender(server, small + slow, clock=clock, handler=handler, listener=listener)
+    seen: dict[str, set[object]] = {field.name: set() for field in fields(SenderStats)}
+
+    def look() -> SenderStats:
+        stats = sender.stats()
+        for name, values in seen.items():
+            values.add(getattr(stats, name))
+        return stats
+
+    first = look()
+    assert (first.published_fsn, first.acked_fsn, first.outage_millis, first.last_terminal_error) == (None,) * 4
+    put(sender, 0)
+    assert look().rows_buffered == 1
+    clock.wait_for_wait(100)
+    clock.advance(100)
+    assert sender.await_acked_fsn(0)
+    assert look().total_timer_flushes == 1
+    server.hold_acks()
+    for number in (1, 2):
+        sender.row("t", columns={"b": b"x" * 60_000, "n": number}, at=TimestampMicros(number + 1))
+        sender.flush()
+    server.wait_for_messages(3)
+    clock.asleep()
+    stats = look()
+    assert (stats.frames_unacked, stats.total_frames_sent) == (2, 3)
+    sender.row("t", columns={"b": b"x" * 60_000, "n": 3}, at=TimestampMicros(9))
+    clock.advance(100)
+    clock.wait_for_wait(100)
+    clock.advance(1_000)
+    clock.wait_for_wait(100)
+    assert look().total_timer_flush_failures == 1
+    server.refuse_new(503)
+    server.drop_connections()
+    listener.wait_for(lambda event: event.kind == "all_endpoints_unreachable")
+    clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1)
+    clock.advance(7)
+    assert look().outage_millis is not None
+    server.set_script([Script(reject=(Reject(0, 6, "busy"),)), Script()])
+    server.accept_new()
+    server.release_acks()
+    clock.advance(2_000)  # reconnects; that connection is refused its first frame
+    handler.wait_for(lambda event: event.status == 6)
+    clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1)
+    clock.advance(60_000)
+    assert sender.await_acked_fsn(2)
+    stats = look()
+    assert stats.total_frames_replayed >= 2
+    assert stats.total_reconnects_succeeded == 2
+    server.set_script(Script(reject=(Reject(0, 3, "no"), Reject(1, 3, "no"))))
+    assert clock.asleep() is None
+    server.drop_connections()
+    sender._engine.rows.latched = None
+    sender.flush()
+    handler.wait_for(lambda event: event.policy == "terminal")
+    assert look().last_terminal_error is not None
+    with pytest.raises(SpoolqError):
+        sender.close()
+    look()
+    unmoved = {name for name, values in seen.items() if len(values) < 2}
+    assert unmoved <= {
+        "spool_bytes_max",  # a setting
+        "was_ever_connected",  # False only in ASYNC: test_open.py
+        "dropped_error_notifications",  # test_events.py
+        "connection_events_dropped",  # test_events.py
+    }
+
+
+def test_frames_sent_and_acks_are_counted_per_frame_and_answer(server: QwpServer) -> None:
+    server.set_script([Script(drop=Drop(after_frames=2, before_ack=True)), Script()])
+    with open_sender(server) as sender:
+        publish(sender, 0)
+        publish(sender, 1)
+        sender.wait()
+        stats = sender.stats()
+    assert stats.total_frames_sent == 4
+    assert stats.total_frames_replayed == 2
+    assert (stats.total_connect_attempts, stats.total_reconnect_attempts, stats.total_reconnects_succeeded) == (2, 1, 1)
+    assert stats.total_acks >= 1
+
+
+# --- secrets ----------------------------------------------------------------------------------------------
+
+
+def test_no_text_holds_a_secret(server: QwpServer, caplog) -> None:
+    caplog.set_level("DEBUG")
+    listener = Recorder()
+    with QwpServer(auth=Auth(users={"joe": "s3cr3t-pw"})) as guarded:
+        with open_sender(guarded, "username=joe;password=s3cr3t-pw;", listener=listener) as sender:
+            publish(sender, 0)
+            sender.wait()
+            texts = [repr(sender), str(sender), repr(sender.stats()), repr(sender._engine.config)]
+        with pytest.raises(SpoolqError) as caught:
+            open_sender(guarded, "token=t0k3n-secret;", listener=listener)
+        texts += [str(caught.value), repr(caught.value)]
+        with pytest.raises(ConfigError) as caught:
+            open_sender(guarded, "password=s3cr3t-pw;unknown_key=1;")
+        texts += [str(caught.value), caplog.text, repr(listener.told)]
+    for secret in ("s3cr3t-pw", "t0k3n-secret", "am9lOnMzY3IzdC1wdw"):
+        assert not [text for text in texts if secret in text]
+
+
+def test_the_repr_says_where_and_in_which_state(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        assert repr(sender) == f"<Sender ws::127.0.0.1:{server.port} connected>"
+    assert repr(sender) == f"<Sender ws::127.0.0.1:{server.port} closed>"
+
+
+def test_importing_spoolq_imports_nothing_heavy(record_property) -> None:
+    done = python(
+        "import sys, time\n"
+        "before = time.perf_counter()\n"
+        "import spoolq\n"
+        "took = time.perf_counter() - before\n"
+        "heavy = [m for m in ('websockets', 'ssl', 'decimal', 'pyarrow', 'numpy', 'pandas') if m in sys.modules]\n"
+        "print(f'{took * 1e3:.1f} ms', heavy)"
+    )
+    assert done.returncode == 0, done.stderr
+    print("import spoolq:", done.stdout.strip())
+    assert done.stdout.strip().endswith("[]"), done.stdout
