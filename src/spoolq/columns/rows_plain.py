@@ -256,11 +256,7 @@ class RowBuffer:
 
         Raises InputError (table, column and kind of value named), ReentryError, or the latched error.
         """
-        self.lock()
-        try:
-            self._append(table, lambda row: self._fill(row, symbols, columns), at)
-        finally:
-            self.unlock()
+        self._locked(lambda: self._append(table, lambda row: self._fill(row, symbols, columns), at))
 
     def rows(
         self,
@@ -303,11 +299,18 @@ class RowBuffer:
 
         A SYMBOL cell takes its text.  This is the way of the types that no Python value has by nature.
         """
-        self.lock()
-        try:
-            self._append(table, lambda row: self._fill_typed(row, list(cells)), at)
-        finally:
-            self.unlock()
+        self._locked(lambda: self._append(table, lambda row: self._fill_typed(row, list(cells)), at))
+
+    def _locked(self, call: Callable[[], None]) -> None:
+        """With the lock, which no Ctrl-C leaves taken: the ``with`` of a lock is one step."""
+        if self._owner == threading.get_ident() and self._lock.locked():
+            raise faults.reentry()
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                call()
+            finally:
+                self._owner = None
 
     def _append(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> None:
         if self.latched is not None:
