@@ -104,6 +104,8 @@ class TestConnections:
             serves_others(server)
             server.wait_for(lambda: server.stats()["connections_open"] == 0)
             assert server.stats()["connections"] == 3_001
+            loop = server._running
+            assert server._call(lambda: len(loop._timers)) < 100 + 2 * server._call(lambda: len(loop.channels))
 
     def test_without_a_free_descriptor_others_are_served_and_later_ones_wait(
         self, monkeypatch: pytest.MonkeyPatch

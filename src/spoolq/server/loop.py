@@ -32,6 +32,7 @@ from spoolq.server.transport import Transport, TransportFault
 READ_NBYTES: Final = 1 << 20
 _LINGER_MILLIS: Final = 1_000  # how long what a client still sends is drained, so that our last words arrive
 _WRITE_NBYTES: Final = 1 << 18
+_TIMERS_SPARE: Final = 64
 _INTERRUPT_SECONDS: Final = 0.02
 _PAUSE_MILLIS: Final = 100
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
@@ -166,6 +167,14 @@ class Loop:
                 channel.timer_millis = None
                 channel.connection.tick(now)
                 self._pump(channel)
+
+    def _forget_old_timers(self) -> None:
+        """Entries of channels that are gone, or wait for another moment by now: else a flood of connections that
+        come and go would be held until their time had come."""
+        if len(self._timers) <= _TIMERS_SPARE + 2 * len(self.channels):
+            return
+        self._timers = [entry for entry in self._timers if _is_open(entry[2]) and entry[2].timer_millis == entry[0]]
+        heapq.heapify(self._timers)
 
     def _timeout_seconds(self) -> float | None:
         due = [self._timers[0][0]] if self._timers else []
@@ -314,12 +323,14 @@ class Loop:
             channel.timer_millis = due
             self._timer_count += 1
             heapq.heappush(self._timers, (due, self._timer_count, channel))
+            self._forget_old_timers()
 
     def _discard(self, channel: Channel, by: str) -> None:
         channel.connection.lost(by)
         self.channels.pop(channel.socket.fileno(), None)
         self._selector.unregister(channel.socket)
         channel.socket.close()
+        self._forget_old_timers()
         self._resume()
 
     def _end(self) -> None:
