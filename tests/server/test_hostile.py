@@ -104,7 +104,8 @@ class TestConnections:
             serves_others(server)
             server.wait_for(lambda: server.stats()["connections_open"] == 0)
             assert server.stats()["connections"] == 3_001
-            loop = server._running
+            loop = server._loop
+            assert loop is not None
             assert server._call(lambda: len(loop._timers)) < 100 + 2 * server._call(lambda: len(loop.channels))
 
     def test_without_a_free_descriptor_others_are_served_and_later_ones_wait(
@@ -179,8 +180,9 @@ class TestFrames:
             pings = frame(PING, bytes(125)) * 1_000
             with pytest.raises(TimeoutError):
                 send_for_ever(client, pings)
-            channels = server._running.channels
-            held = server._call(lambda: [len(channel.outgoing) for channel in channels.values()])
+            loop = server._loop
+            assert loop is not None
+            held = server._call(lambda: [len(channel.outgoing) for channel in loop.channels.values()])
             assert max(held) < 2_000_000  # the bound and the answers to one read
             serves_others(server)
 

@@ -79,6 +79,17 @@ def test_conf_names_host_and_port() -> None:
         assert server.conf == f"ws::addr=[::1]:{server.port};"
 
 
+def test_controls_of_a_server_that_does_not_run() -> None:
+    server = QwpServer()
+    server.hold_acks()
+    assert (server.drop_connections(), server.close_connections(), server.ping_connections()) == (0, 0, 0)
+    server.release_acks()
+    server.refuse_new(503)
+    with server, RawClient(server.port) as client:
+        client.request()
+        assert client.response()[0] == 503
+
+
 def test_many_threads_read_while_rows_come() -> None:
     with QwpServer() as server:
         found: list[int] = []
@@ -221,3 +232,26 @@ def test_sql_without_a_sql_store_says_so() -> None:
         "error": "this server keeps rows in memory and takes no SQL: start it with the SQL store",
         "position": 0,
     }
+
+
+def test_closing_all_connections_as_a_node_that_is_demoted() -> None:
+    with QwpServer() as server, RawClient(server.port) as one, RawClient(server.port) as half:
+        one.upgrade()
+        half.send(b"GET /wri")
+        server.wait_for(lambda: server.connections[1].received_nbytes)
+        server.refuse_new(421, role="REPLICA")
+        assert server.close_connections(1000, "demoted") == 2
+        assert one.frame() == (CLOSE, b"\x03\xe8demoted")
+        one.expect_end()
+        half.expect_end()
+        assert (server.connections[0].closed_by, server.connections[0].close_code) == ("server_close", 1000)
+
+
+def test_pinging_all_connections() -> None:
+    with QwpServer() as server, RawClient(server.port) as client, RawClient(server.port) as other:
+        client.upgrade()
+        assert server.ping_connections(b"are you there") == 2
+        assert client.frame() == (9, b"are you there")
+        client.send(frame(10, b"are you there"))
+        server.wait_for(lambda: server.connections[0].pongs == 1)
+        other.upgrade()

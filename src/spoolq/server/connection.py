@@ -268,6 +268,8 @@ class Connection:
                 self._record.pings += 1
                 self._flush(now_millis)
                 self._responder.send(frames.build(frames.PONG, frame.payload), now_millis)
+            case frames.PONG:
+                self._record.pongs += 1
             case frames.CLOSE:
                 self._flush(now_millis)
                 code = int.from_bytes(frame.payload[:2], "big") if frame.payload else None
@@ -311,6 +313,19 @@ class Connection:
         if not drop.before_ack:
             self._flush(now_millis)
         self._finish("server_drop", Ending.RESET if drop.reset else Ending.CLOSE)
+
+    def ping(self, payload: bytes, now_millis: int) -> None:
+        """A PING of ours; nothing where there is no WebSocket."""
+        if self._state is _State.OPEN:
+            self._responder.send(frames.build(frames.PING, payload), now_millis)
+
+    def close(self, code: int | None, reason: str, now_millis: int) -> None:
+        """The program ends it: pending acks, then CLOSE; what is no WebSocket is dropped."""
+        if self._state is _State.OPEN:
+            self._flush(now_millis)
+            self._close(code, reason, now_millis)
+        else:
+            self.drop("server_drop")
 
     def drop(self, by: str, reset: bool = False) -> None:
         """The program ends it: no CLOSE frame."""

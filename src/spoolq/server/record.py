@@ -36,6 +36,7 @@ class ConnectionRecord:
     ``responses``        payload of each binary frame the server sent, within the same budget
     ``received_nbytes``  everything after the TLS layer
     ``pings``            PING frames
+    ``pongs``            PONG frames
     ``closed_by``        None while it is open; ``client_close``, ``client_eof``, ``client_reset``: the client;
                          ``server_close`` (a CLOSE frame), ``server_drop``, ``server_refusal``, ``server_stop``: we;
                          ``http`` after the answer to a plain request
@@ -53,6 +54,7 @@ class ConnectionRecord:
     responses: list[bytes] = field(default_factory=list, repr=False)
     received_nbytes: int = 0
     pings: int = 0
+    pongs: int = 0
     closed_by: str | None = None
     close_code: int | None = None
     close_reason: str = ""

@@ -23,7 +23,7 @@ from spoolq.qwp.upgrade import Refusal
 from spoolq.server import script as scripts
 from spoolq.server.connection import Connection, Controls
 from spoolq.server.http_side import HttpSide
-from spoolq.server.loop import Channel, Loop
+from spoolq.server.loop import Channel, Loop, monotonic_millis
 from spoolq.server.memory import MemoryStore
 from spoolq.server.options import ServerOptions
 from spoolq.server.record import Budget, ConnectionRecord
@@ -211,23 +211,24 @@ class QwpServer(Generic[S]):
 
         def release() -> None:
             self._controls.acks_held = False
-            for channel in self._running.channels.values():
-                channel.connection.release(_now())
-            self._running.pump_all()
+            self._for_each(lambda connection: connection.release(monotonic_millis()))
 
         self._call(release)
 
     def drop_connections(self, *, reset: bool = False) -> int:
         """Ends every open connection by FIN, or RST; how many there were."""
+        return self._for_each(lambda connection: connection.drop("server_drop", reset))
 
-        def drop() -> int:
-            channels = list(self._running.channels.values())
-            for channel in channels:
-                channel.connection.drop("server_drop", reset)
-            self._running.pump_all()
-            return len(channels)
+    def close_connections(self, code: int | None = 1000, reason: str = "") -> int:
+        """Ends every open WebSocket by CLOSE, pending acks before it; how many connections there were.
 
-        return self._call(drop)
+        With `refuse_new` of 421 and a role it is what a node does that is being demoted (wire.md 2).
+        """
+        return self._for_each(lambda connection: connection.close(code, reason, monotonic_millis()))
+
+    def ping_connections(self, payload: bytes = b"") -> int:
+        """Sends a PING on every open WebSocket; `ConnectionRecord.pongs` counts the answers."""
+        return self._for_each(lambda connection: connection.ping(payload, monotonic_millis()))
 
     def refuse_new(
         self, status: int, *, role: str | None = None, body: str = "", retry_after_seconds: int | None = None
@@ -257,11 +258,19 @@ class QwpServer(Generic[S]):
 
     _scripts_from = 0
 
-    @property
-    def _running(self) -> Loop:
-        if self._loop is None:
-            raise RuntimeError("the server is not running")
-        return self._loop
+    def _for_each(self, change: Callable[[Connection], None]) -> int:
+        """Does something to every open connection, on the thread, and sends what comes of it."""
+
+        def run() -> int:
+            if self._loop is None:
+                return 0
+            channels = list(self._loop.channels.values())
+            for channel in channels:
+                change(channel.connection)
+            self._loop.pump_all()
+            return len(channels)
+
+        return self._call(run)
 
     def _call(self, function: Callable[[], T]) -> T:
         if self._loop is None:
@@ -290,7 +299,3 @@ class QwpServer(Generic[S]):
     def _round_done(self) -> None:
         with self._changed:
             self._changed.notify_all()
-
-
-def _now() -> int:
-    return time.monotonic_ns() // 1_000_000
