@@ -5,9 +5,9 @@ look at the plan: the keys of its dicts are compared by identity with those of t
 and the values go straight into their columns.  Other keys look their plan up, unknown ones make one.
 
 Fast are exact bool, int, float, str, bytes, None, TimestampMicros, TimestampNanos and a datetime of
-`datetime.UTC`; every other value, and everything that is refused, goes through `convert`, so that rules and texts are the plain
-body's.  A fast value runs no Python code; before any code runs, the row's values are held, so a
-conversion hook may change the caller's dict.
+`datetime.UTC`; every other value, and everything that is refused, goes through `convert`, so that
+rules and texts are the plain body's.  A fast value runs no Python code; before any code runs, the
+row's values are held, so a conversion hook may change the caller's dict.
 
 A row that fails is undone by marks: each column it touched goes back to where it was, columns and
 symbols that came with it go.  Under the GIL; other threads are kept out by the sender's lock, an
@@ -19,7 +19,6 @@ from datetime import UTC
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next, PyDict_Size
-from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Realloc, PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 cimport cython
