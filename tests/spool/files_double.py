@@ -1,6 +1,6 @@
 """Doubles of the files layer: one that records, one that fails, one that is killed, one that loses power.
 
-They work on real files below a temporary directory and see each outermost call of `Files` as one
+They work on real files below a temporary directory, without real syncs, and see each outermost call of `Files` as one
 step (`append` is one, not the `write` inside).  Mappings are plain ones, so that every stored byte
 comes by a call.
 
@@ -27,13 +27,26 @@ from spoolq.spool.mapping_plain import Mapping
 #: Given back even when they report an error, and by the death of a process.
 _RELEASING = frozenset({"close", "unmap", "unlock"})
 PAGE = 4_096
+SECTOR = 512
 
 
 class Killed(BaseException):
     """The process is dead from here on: no handler of the code under test may see this as an error."""
 
 
-class SteppedFiles(Files):
+class UnsyncedFiles(Files):
+    """Syncs nothing: quick, and no test takes the machine's power away."""
+
+    def sync(self, file: File) -> None: ...
+
+    def sync_all(self, file: File) -> None: ...
+
+    def sync_directory(self, path: str) -> None: ...
+
+    def sync_mapped(self, file: File, mapping: Any, offset: int, nbytes: int) -> None: ...
+
+
+class SteppedFiles(UnsyncedFiles):
     """Calls `step` with the name, the path and the rest of the arguments around each outermost call."""
 
     def __init__(self, *, group_access: bool = False) -> None:
@@ -56,7 +69,7 @@ class SteppedFiles(Files):
 
 
 def _stepped(name: str) -> Callable[..., Any]:
-    real = getattr(Files, name)
+    real = getattr(UnsyncedFiles, name)
 
     def call(self: SteppedFiles, first: Any, *rest: Any, **named: Any) -> Any:
         if getattr(self._depth, "inside", False):
@@ -65,10 +78,14 @@ def _stepped(name: str) -> Callable[..., Any]:
         try:
             path = first.path if isinstance(first, File) else first
             found = self.step(name, path, (first, *rest), lambda: real(self, first, *rest, **named))
+        except Exception:
+            if name == "close":  # closed, whatever it reports; after `Killed` it is not
+                self.open_files.pop(first.fd, None)
+            raise
         finally:
             self._depth.inside = False
-            if name == "close":
-                self.open_files.pop(first.fd, None)
+        if name == "close":
+            self.open_files.pop(first.fd, None)
         if isinstance(found, File):
             self.open_files[found.fd] = found
         return found
@@ -156,11 +173,21 @@ class _Effect:
 
     directory: str
     inode: _Inode | None = None
+    path: str = ""
     kind: str = ""
     offset: int = 0
     data: bytes = b""
     old: str = ""
     new: str = ""
+
+    def shares_sector(self, other: _Effect) -> bool:
+        """Whether both store bytes in one sector of one file."""
+        if self.inode is None or self.inode is not other.inode or self.kind != "write" or other.kind != "write":
+            return False
+        return (
+            self.offset // SECTOR <= (other.offset + len(other.data) - 1) // SECTOR
+            and other.offset // SECTOR <= (self.offset + len(self.data) - 1) // SECTOR
+        )
 
     def apply(self, content: bytearray) -> None:
         if self.kind == "write":
@@ -186,7 +213,8 @@ class PowerCutFiles(RecordingFiles):
     """A disk where nothing is safe before its sync: bytes by file, names by directory.
 
     The strictest reading of POSIX: a synced file whose directory was not synced has no name, and
-    any subset of the effects not synced may be there.  New directories are taken as safe at once.
+    any subset of the effects not synced may be there.  Two things are taken from hardware: a sector
+    is written whole, so what was stored in it earlier comes along; new directories are safe at once.
     """
 
     def __init__(self, root: Path) -> None:
@@ -236,7 +264,7 @@ class PowerCutFiles(RecordingFiles):
         return found
 
     def _change(self, file: File, kind: str, offset: int, data: bytes = b"") -> None:
-        effect = _Effect(os.path.dirname(file.path), self._by_fd[file.fd], kind, offset, data)
+        effect = _Effect(os.path.dirname(file.path), self._by_fd[file.fd], file.path, kind, offset, data)
         self._pending.append((effect, None))
 
     def _settle(self, concerns: Callable[[_Effect], bool]) -> None:
@@ -258,8 +286,14 @@ class PowerCutFiles(RecordingFiles):
     def image(self, target: Path, keep: Callable[[int], bool]) -> Path:
         """Makes ``target`` what the disk holds when only the effects that ``keep(index)`` names survived."""
         names, content = dict(self._safe_names), {}
+        kept = {index for index in range(len(self._pending)) if keep(index)}
+        for later in range(len(self._pending) - 1, -1, -1):
+            if later in kept:
+                kept |= {
+                    index for index in range(later) if self._pending[index][0].shares_sector(self._pending[later][0])
+                }
         for index, (effect, made) in enumerate(self._pending):
-            if not keep(index):
+            if index not in kept:
                 continue
             if effect.inode is None:
                 effect.rename(names, made)

@@ -90,7 +90,9 @@ class DiskStore(Appender):
         #: Called when `keep_due_millis` may have changed; the keeper sets it.
         self.on_work: Callable[[], None] | None = None
         self.published_fsn = slot.next_fsn - 1
-        self.acked_fsn = slot.acked_fsn
+        self._skip_end = slot.next_fsn  # frames from `_skip_first` to here are never sent
+        self._skip_first = self._skip_end if slot.deferred_fsn is None else slot.deferred_fsn
+        self.acked_fsn = self._past_skipped(slot.acked_fsn)
         self._watermark_fsn = slot.acked_fsn  # in the file
         self._chores = Chores(
             [
@@ -235,12 +237,18 @@ class DiskStore(Appender):
     # --- the I/O thread -----------------------------------------------------------------------------
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
-        """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError."""
+        """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError.
+
+        The first one is a later one only where frames between are not to be sent (see `LiveSlot`).
+        """
         with self._lock:
+            if self._skip_first <= first_fsn < self._skip_end:
+                first_fsn = self._skip_end
             published = self.published_fsn
             if not self.acked_fsn < first_fsn <= published or self._closed:
                 return None
-            max_frames = min(max_frames, published - first_fsn + 1)
+            last_fsn = self._skip_first - 1 if first_fsn < self._skip_first else published
+            max_frames = min(max_frames, last_fsn - first_fsn + 1)
             active = self._active_file
             if first_fsn >= active.frames.base:
                 self._pinned = [frames for frames in self._pinned if frames.pins]
@@ -255,7 +263,7 @@ class DiskStore(Appender):
     def acknowledge(self, fsn: int) -> bool:
         """Settles all frames up to ``fsn``; False, for the keeper is who frees room."""
         with self._lock:
-            fsn = min(fsn, self.published_fsn)
+            fsn = self._past_skipped(min(fsn, self.published_fsn))
             if fsn <= self.acked_fsn or self._closed:
                 return False
             first_news = self.acked_fsn == self._watermark_fsn
@@ -263,6 +271,10 @@ class DiskStore(Appender):
         if first_news or self._blocked or self._can_trim():
             self._tell_keeper()
         return False
+
+    def _past_skipped(self, fsn: int) -> int:
+        """``fsn``, or the last frame that is not sent when everything below those is settled."""
+        return max(fsn, self._skip_end - 1) if fsn >= self._skip_first - 1 else fsn
 
     # --- the keeper ---------------------------------------------------------------------------------
 
@@ -366,7 +378,7 @@ class DiskStore(Appender):
         return bool(first) and first[0].end_fsn - 1 <= self.acked_fsn
 
     def _trim(self) -> bool:
-        """Removes fully acked sealed segments, 64 at most, behind their barriers (slot.md 4; invariant 17)."""
+        """Takes fully acked sealed segments out, 64 at most, behind their barriers (slot.md 4; invariant 17)."""
         self._settle_rotation()
         self._close_retired()
         with self._lock:
@@ -375,6 +387,8 @@ class DiskStore(Appender):
             while count < min(len(self._sealed), limits.TRIM_SEGMENTS_MAX) and self._sealed[count].end_fsn - 1 <= acked:
                 count += 1
             batch = self._sealed[:count]
+        if self._slot.symbol_log is not None:
+            self._slot.symbol_log.sync()  # the frames that could give lost symbols back are about to go
         self._trimmer.make_watermark_durable(acked)
         self._watermark_fsn = acked
         with self._lock:
@@ -385,7 +399,7 @@ class DiskStore(Appender):
         with self._lock:
             del self._sealed[:count]
         self._trimmer.leftover.extend(batch)
-        return self._remove_leftover()
+        return False  # the files go next
 
     def _remove_leftover(self) -> bool:
         before = self._trimmer.removed_nbytes

@@ -57,7 +57,11 @@ def removal_order(names: list[str]) -> list[str]:
 
 @dataclass(slots=True)
 class LiveSlot:
-    """``segments`` is the chain, the active one last; ``symbol_log`` None means dense frames."""
+    """``segments`` is the chain, the active one last; ``symbol_log`` None means dense frames.
+
+    Frames from ``deferred_fsn`` on were found and belong to a transaction that nobody committed: they
+    are not sent, and settled once everything below them is (slot.md 5.5).  None when there are none.
+    """
 
     directory: str
     lock: SlotLock
@@ -67,6 +71,7 @@ class LiveSlot:
     segments: list[StoredSegment]
     acked_fsn: int
     next_generation: int
+    deferred_fsn: int | None = None
 
     @property
     def next_fsn(self) -> int:

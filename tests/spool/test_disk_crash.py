@@ -1,0 +1,380 @@
+"""disk.py against a failing call, a kill and a power cut, each at every step of a slot's life."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoolq.errors import StorageError
+from spoolq.spool.files import OPERATIONS
+from spoolq.spool.mapping import live_mappings
+from tests.spool.crash_scenario import ID, Life
+from tests.spool.files_double import FailingFiles, Killed, KilledFiles, PowerCutFiles, RecordingFiles
+
+CHANGES = ("create", "open_or_create", "write", "append", "truncate", "store", "rename", "unlink")
+SYNCS = ("sync", "sync_all", "sync_directory", "sync_mapped")
+
+
+def steps_of(tmp_path: Path, **options: Any) -> list[tuple[str, str]]:
+    """Every step of an undisturbed life."""
+    sync_rotations = options.pop("sync_rotations", False)
+    directory = tmp_path / "undisturbed"
+    directory.mkdir()
+    files = RecordingFiles()
+    life = Life(directory, **options)
+    life.run(files, sync_rotations=sync_rotations)
+    assert life.errors == []
+    assert len(life.published) == life.frames
+    assert life.synced == 6
+    assert files.open_files == {}
+    shutil.rmtree(directory)
+    return files.calls
+
+
+@pytest.mark.parametrize("drained", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_invariant_05_rng_04_rng_11_any_one_call_fails_and_nothing_is_lost(
+    tmp_path: Path, drained: bool, number: int
+) -> None:
+    """SEG-09, MGR-09, LCK-04, REC-08, invariant 42: also no descriptor, mapping, lock or half-made file is left."""
+    before = live_mappings()
+    count = len(steps_of(tmp_path, drained=drained))
+    for nth in range(count):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = FailingFiles(nth, number)
+        life = Life(directory, drained=drained)
+        life.run(files)
+        assert files.failed, nth
+        assert len(life.published) == life.frames, (nth, files.failed, life.errors)
+        assert files.open_files == {}, (nth, files.failed)
+        assert live_mappings() == before, (nth, files.failed)
+        life.check()
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("only", [OPERATIONS, ("unlink",), SYNCS, ("create", "reserve"), ("write", "append")])
+def test_a_disk_that_fails_from_some_step_on_loses_nothing(tmp_path: Path, only: tuple[str, ...]) -> None:
+    before = live_mappings()
+    count = len([step for step in steps_of(tmp_path, drained=True) if step[0] in only])
+    for nth in range(0, count, 1 if count < 60 else 3):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = FailingFiles(nth, errno.EIO, count=None, only=only)
+        life = Life(directory, drained=True)
+        life.run(files)
+        assert life.errors or life.store is None or life.store.stats().failures or "unlink" in only
+        assert files.open_files == {}, (nth, files.failed[:3])
+        assert live_mappings() == before
+        life.check()
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("sync_rotations", [False, True])
+@pytest.mark.parametrize("drained", [False, True])
+def test_invariant_18_a_kill_at_any_step_loses_no_unacked_frame(
+    tmp_path: Path, drained: bool, sync_rotations: bool
+) -> None:
+    """Fresh start, appends, rotations, trim, sync, close."""
+    count = len(steps_of(tmp_path, drained=drained, sync_rotations=sync_rotations))
+    for nth in range(count + 1):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = KilledFiles(nth)
+        life = Life(directory, drained=drained)
+        try:
+            life.run(files, sync_rotations=sync_rotations)
+        except Killed:
+            files.bury()
+        life.check()
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(("drained", "sync_rotations"), [(False, False), (True, False), (True, True)])
+def test_invariant_17_a_power_cut_at_any_step_that_leaves_the_frames_leaves_the_slot(
+    tmp_path: Path, drained: bool, sync_rotations: bool
+) -> None:
+    """Names, headers, manifest, watermark: any subset of what was not synced is lost (invariants 14, 15, 37).
+
+    Frames themselves are taken as written, for `memory` promises nothing for them.
+    """
+    rng = random.Random(7)
+    steps = steps_of(tmp_path, drained=drained, sync_rotations=sync_rotations)
+    for nth in (index + 1 for index, (name, _) in enumerate(steps) if name in CHANGES):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = PowerCut(directory, nth)
+        life = Life(directory, drained=drained)
+        with contextlib.suppress(Killed):
+            life.run(files, sync_rotations=sync_rotations)
+        files.bury()
+        for subset in files.subsets(rng):
+            image = files.image(tmp_path / "image", (subset | files.frames()).__contains__)
+            Life(image, tried=dict(life.tried), published=dict(life.published), acked=life.acked).check()
+        shutil.rmtree(directory)
+
+
+def test_invariant_29_what_was_synced_survives_any_power_cut_that_follows(tmp_path: Path) -> None:
+    """Frames and their symbols up to `synced_fsn`, with every later effect lost, and with any of them."""
+    rng = random.Random(11)
+    for frames in range(1, 9):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = PowerCutFiles(directory)
+        life = Life(directory)
+        opened = life.open(files)
+        for _ in range(frames):
+            opened.store.keep(0)
+            assert life.append(opened.store, opened.symbols)
+        opened.store.sync()
+        synced = opened.store.synced_fsn
+        assert synced == frames - 1
+        life.append(opened.store, opened.symbols)
+        for _ in range(6):
+            kept = {index for index in range(files.pending) if rng.random() < 0.5}
+            image = files.image(tmp_path / "image", kept.__contains__)
+            Life(image, tried=dict(life.tried), published=dict(life.published)).check(at_least=synced)
+        files.bury()
+        shutil.rmtree(directory)
+
+
+class PowerCut(PowerCutFiles):
+    """Ends the life at step ``nth`` and says what can be lost."""
+
+    def __init__(self, root: Path, nth: int) -> None:
+        super().__init__(root)
+        self.nth = nth
+
+    def step(self, name: str, path: str, arguments: tuple[Any, ...], act: Any) -> Any:
+        if len(self.calls) >= self.nth:
+            raise Killed(name)
+        return super().step(name, path, arguments, act)
+
+    def frames(self) -> set[int]:
+        """Effects that store a piece of a frame."""
+        return {
+            index
+            for index, (effect, _) in enumerate(self._pending)
+            if effect.path.endswith(".sfa") and effect.kind == "write" and effect.offset >= 24
+        }
+
+    def subsets(self, rng: random.Random) -> set[frozenset[int]]:
+        """Beside the frames: nothing, everything, each effect alone, all but each, and some at random."""
+        every, frames = set(range(self.pending)), self.frames()
+        some = [{index for index in every if rng.random() < 0.5} for _ in range(2)]
+        chosen = [set(), every, *({index} for index in every), *(every - {index} for index in every), *some]
+        return {frozenset(subset | frames) for subset in chosen}
+
+
+def test_rng_09_a_segment_that_cannot_be_removed_stays_counted_and_goes_later(tmp_path: Path) -> None:
+    files = FailingFiles(0, errno.EACCES, count=2, only=("unlink",))
+    life = Life(tmp_path, total=800)
+    opened = life.open(files)
+    store = opened.store
+    for _ in range(6):
+        store.keep(0)
+        assert life.append(store, opened.symbols)
+    life.acknowledge(store, 3)
+    for now in (1_000, 2_000):
+        store.keep(now)
+        assert "removing acknowledged segments: " in store.stats().trouble
+        assert "Permission denied" in store.stats().trouble
+        assert store.stats().allocated_nbytes == 100 * len(list((tmp_path / ID).glob("*.sfa")))
+    assert store.keep_due_millis(2_500) == 3_000  # after a second, not at once
+    run = store.run(store.acked_fsn + 1, 10, 1_000)
+    assert run is not None
+    assert run.first_fsn == 4  # replay skips what is settled
+    run.release()
+    allocated = store.stats().allocated_nbytes
+    store.keep(3_000)
+    assert store.stats().trouble == ""
+    assert store.stats().allocated_nbytes == allocated - 200
+    store.close()
+    life.check()
+
+
+def test_rng_09_at_close_too(tmp_path: Path) -> None:
+    files = FailingFiles(0, errno.EACCES, only=("unlink",))
+    life = Life(tmp_path, total=800)
+    opened = life.open(files)
+    for _ in range(6):
+        opened.store.keep(0)
+        life.append(opened.store, opened.symbols)
+    life.acknowledge(opened.store, 3)
+    opened.store.keep(1_000)
+    left = {path.name for path in (tmp_path / ID).glob("*.sfa")}
+    opened.store.close()
+    assert {path.name for path in (tmp_path / ID).glob("*.sfa")} == left - {f"sf-{n:016x}.sfa" for n in (0, 1)}
+    life.check()
+
+
+@pytest.mark.parametrize("failing", ["write", "sync", "sync_mapped"])
+def test_rng_03_rng_04_a_rotation_that_fails_is_an_error_and_the_next_append_tries_again(
+    tmp_path: Path, failing: str
+) -> None:
+    life = Life(tmp_path)
+    files = FailingFiles(10**6, errno.EIO, count=None, only=(failing,))
+    opened = life.open(files, sync_rotations=True)
+    store = opened.store
+    store.keep(0)
+    assert life.append(store, opened.symbols)
+    assert life.append(store, opened.symbols)
+    files.nth = files.seen
+    for _ in range(3):
+        with pytest.raises(StorageError, match="Input/output error"):
+            life.append(store, opened.symbols)
+        assert store.published_fsn == 1
+    life.acknowledge(store, 0)  # trimmable and closable meanwhile
+    files.nth = 10**6
+    assert life.append(store, opened.symbols)
+    store.keep(1_000)
+    store.close()
+    life.check()
+
+
+def test_rng_04_behind_a_record_that_may_be_stored_no_frame_follows_in_the_old_segment(tmp_path: Path) -> None:
+    """The manifest may name base 2 already: a small frame that would still fit must not become FSN 2 there."""
+    life = Life(tmp_path)
+    files = FailingFiles(10**6, errno.EIO, count=None, only=("sync",))
+    opened = life.open(files, sync_rotations=True)
+    store = opened.store
+    store.keep(0)
+    assert life.append(store, opened.symbols)
+    files.nth = files.seen
+    with pytest.raises(StorageError):
+        store.reserve(60)
+    with pytest.raises(StorageError):
+        store.reserve(1)
+    files.nth = 10**6
+    room = store.reserve(1)
+    assert room is not None
+    store.abandon(room)
+    store.keep(1_000)
+    store.close()
+    life.check()
+
+
+def test_invariant_14_the_header_is_durable_before_the_manifest_names_it(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    life = Life(tmp_path)
+    opened = life.open(files, sync_rotations=True)
+    opened.store.keep(0)
+    life.append(opened.store, opened.symbols)
+    life.append(opened.store, opened.symbols)
+    files.calls.clear()
+    life.append(opened.store, opened.symbols)
+    segment, manifest = "sf-0000000000000001.sfa", "sf-manifest.bin"
+    rotation = [call for call in files.calls if call[1] in (segment, manifest)]
+    assert rotation[:4] == [
+        ("write", segment),
+        ("sync_mapped", segment),
+        ("write", manifest),
+        ("sync", manifest),
+    ]
+    opened.store.close()
+
+
+def test_mgr_10_the_producer_and_the_reader_make_sync_and_remove_nothing(tmp_path: Path) -> None:
+    """In `memory` mode: only stores, reads, and the reader's own open and close."""
+    files = RecordingFiles()
+    life = Life(tmp_path, total=10_000)
+    opened = life.open(files)
+    store = opened.store
+    calls: list[tuple[str, str]] = []
+    for fsn in range(40):
+        files.calls.clear()
+        while not life.append(store, opened.symbols):
+            calls += files.calls
+            store.keep(0)
+            files.calls.clear()
+        run = store.run(fsn, 1, 100)
+        assert run is not None
+        run.release()
+        life.acknowledge(store, fsn - 1)
+        calls += files.calls
+        files.calls.clear()
+        store.keep(0)
+    assert {name for name, _ in calls} <= {"write", "read", "read_into", "open", "close"}
+    opened_paths = [path for name, path in calls if name in ("open", "close")]
+    assert all(path.endswith(".sfa") for path in opened_paths)
+    store.close()
+
+
+def test_invariant_17_trim_watermark_directory_manifest_unlink_directory(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    life = Life(tmp_path)
+    opened = life.open(files)
+    for _ in range(5):
+        opened.store.keep(0)
+        life.append(opened.store, opened.symbols)
+    opened.store.keep(0)
+    life.acknowledge(opened.store, 3)
+    files.calls.clear()
+    opened.store.keep(1_000)
+    assert files.calls == [
+        ("sync", ".symbol-dict"),  # ours: later frames use ids that only the removed ones could give back
+        ("write", ".ack-watermark"),
+        ("sync", ".ack-watermark"),
+        ("sync_directory", ID),
+        ("write", "sf-manifest.bin"),
+        ("sync", "sf-manifest.bin"),
+        ("unlink", "sf-0000000000000000.sfa"),
+        ("unlink", "sf-0000000000000001.sfa"),
+        ("sync_directory", ID),
+    ]
+    opened.store.close()
+
+
+def test_wmk_04_the_watermark_is_synced_before_any_unlink(tmp_path: Path) -> None:
+    """Every step of a life with trim and drained close."""
+    calls = steps_of(tmp_path, drained=True)
+    unlinks = [index for index, (name, path) in enumerate(calls) if name == "unlink" and path.endswith(".sfa")]
+    assert unlinks
+    for index in unlinks:
+        written = max(i for i in range(index) if calls[i] == ("write", ".ack-watermark"))
+        assert ("sync", ".ack-watermark") in calls[written:index]
+
+
+def test_the_write_order_of_a_fresh_slot(tmp_path: Path) -> None:
+    """slot.md 4, with the spare left to the keeper (ours.md 15f)."""
+    files = RecordingFiles()
+    life = Life(tmp_path)
+    opened = life.open(files)
+    segment, manifest = "sf-0000000000000000.sfa", "sf-manifest.bin"
+    changing = [
+        call
+        for call in files.calls
+        if call[0] not in ("open", "close", "stat", "names", "read", "read_into", "size", "lock", "map", "unmap")
+    ]
+    first = changing.index(("create", ".symbol-dict"))
+    assert changing[first:] == [
+        ("create", ".symbol-dict"),
+        ("write", ".symbol-dict"),
+        ("open_or_create", ".ack-watermark"),
+        ("truncate", ".ack-watermark"),
+        ("truncate", ".ack-watermark"),
+        ("sync_all", ".ack-watermark"),
+        ("sync_directory", ID),
+        ("create", segment),
+        ("reserve", segment),
+        ("write", segment),
+        ("sync_all", segment),
+        ("sync_directory", ID),
+        ("populate", segment),
+        ("create", manifest),
+        ("truncate", manifest),
+        ("write", manifest),
+        ("sync_all", manifest),
+        ("sync_directory", ID),
+        ("write", segment),
+        ("sync_mapped", segment),
+        ("reserve", segment),
+        ("populate", segment),
+    ]
+    opened.store.close()
