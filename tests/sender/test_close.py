@@ -346,6 +346,7 @@ def test_after_a_close_that_found_no_room_no_timer_publishes_the_rows(server: Qw
     clock.wait_for_wait(1_000)
     clock.advance(1_000)  # the last publish has given up: the row is lost, and the error says so
     clock.wait_for_wait(5_000)
+    assert sender._engine.keeper._due_millis() is None
     server.release_acks()
     with pytest.raises(SpoolqError, match="no room") as caught:
         closing.outcome()
