@@ -240,6 +240,7 @@ def test_SND_12_a_frame_that_could_not_be_written_takes_its_symbols_along(server
         put(sender, 1)
         sender.flush(wait=True)
         assert len(sender) == 0
+        assert sender.stats().total_server_errors == 0, "no DICTIONARY_GAP"
     assert numbers(server) == [0, 1]
 
 
