@@ -107,14 +107,13 @@ class RecordFile:
         self.generation = generation
 
     def extend(self, values: tuple[int, ...]) -> None:
-        """Stores the next record in a file of any other length and makes it 8192 bytes, in one write.
+        """Stores the next record in a shorter file and makes it 8192 bytes long, in one write.
 
         The bytes before 4096 are not touched, so a kill leaves the old file or the new one.
         """
         generation = (self.generation + 1) | 1
         record = pack(self._magic, generation, values)
         self._files.write(self._file, offset_of(generation), record.ljust(CONTAINER_BYTES - _STRIDE, b"\0"))
-        self._files.truncate(self._file, CONTAINER_BYTES)
         self.generation = generation
 
     def sync(self) -> None:

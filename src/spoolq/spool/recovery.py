@@ -85,15 +85,10 @@ def open_slot(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     StorageError when a step failed (nothing is lost, open it again).
     """
     slot = os.path.join(sf_dir, sender_id)
-    lock = SlotLock.acquire(files, slot)
-    try:
+    with _Locked(files, slot) as locked:
         plan = plan_slot(files, slot)
-        opened = None if plan.verdict == "unreplayable" else carry_out(files, plan, lock)
-    except BaseException:
-        lock.release()
-        raise
-    if opened is None:
-        lock.release()  # the logical lock comes first (ours.md 15g)
+        opened = None if plan.verdict == "unreplayable" else locked.keep(carry_out(files, plan, locked.lock))
+    if opened is None:  # unlocked, for the logical lock comes first (ours.md 15g)
         opened = _set_aside(files, sf_dir, sender_id)
     bad = opened.report.cut or opened.report.quarantined or opened.report.warnings
     _LOG.log(logging.WARNING if bad else logging.INFO, "%s", opened.report.line())
@@ -283,40 +278,62 @@ def _set_aside(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     Under the logical lock and the slot's own, and only if the slot is still unreplayable then.  The reason is
     written into the slot first, so that no drainer adopts it under its new name.
     """
-    slot = os.path.join(sf_dir, sender_id)
     outer = logical_lock(files, sf_dir, sender_id)
     try:
-        lock = SlotLock.acquire(files, slot)
-        try:
-            plan = plan_slot(files, slot)
-            if plan.verdict != "unreplayable":  # somebody mended it meanwhile
-                return carry_out(files, plan, lock)
-            target = _aside_name(files, slot)
-            _write_failed(files, slot, plan.reason)
-            files.rename(slot, target)
-            files.sync_directory(sf_dir)
-        except BaseException:
-            lock.release()
-            raise
-        _LOG.error(
-            "the slot %s cannot be sent: %s. It is now %s and untouched, a fresh slot takes its place; "
-            "'spoolq verify' and 'spoolq repair' work on it",
-            slot,
-            plan.reason,
-            target,
-        )
-        lock.release()
-        lock = SlotLock.acquire(files, slot)
-        try:
-            opened = carry_out(files, plan_slot(files, slot), lock)
-        except BaseException:
-            lock.release()
-            raise
-    finally:
+        opened = _set_aside_locked(files, sf_dir, os.path.join(sf_dir, sender_id))
+    except BaseException:
         outer.release()
+        raise
+    try:
+        outer.release()
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
+    """`_set_aside` under the logical lock."""
+    with _Locked(files, slot) as locked:
+        plan = plan_slot(files, slot)
+        if plan.verdict != "unreplayable":  # somebody mended it meanwhile
+            return locked.keep(carry_out(files, plan, locked.lock))
+        target = _aside_name(files, slot)
+        _write_failed(files, slot, plan.reason)
+        files.rename(slot, target)
+        files.sync_directory(sf_dir)
+    _LOG.error(
+        "the slot %s cannot be sent: %s. It is now %s and untouched, a fresh slot takes its place; "
+        "'spoolq verify' and 'spoolq repair' work on it",
+        slot,
+        plan.reason,
+        target,
+    )
+    with _Locked(files, slot) as locked:
+        opened = locked.keep(carry_out(files, plan_slot(files, slot), locked.lock))
     warning = f"what it held before cannot be sent: {plan.reason}"
     opened.report = replace(opened.report, set_aside=target, warnings=(*opened.report.warnings, warning))
     return opened
+
+
+class _Locked:
+    """The slot's lock for a while: released at the end of the block, unless what was opened under it is kept."""
+
+    def __init__(self, files: Files, slot: str) -> None:
+        self.lock = SlotLock.acquire(files, slot)
+        self._kept = False
+
+    def __enter__(self) -> _Locked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._kept:
+            self.lock.release()
+
+    def keep(self, opened: OpenedSlot) -> OpenedSlot:
+        """The lock belongs to ``opened`` from now on."""
+        self._kept = True
+        return opened
 
 
 def _aside_name(files: Files, slot: str) -> str:
