@@ -103,15 +103,16 @@ def _fold(
                 section = parse_section_head(frame.prefix, 0, frame.nbytes)
                 if section is None:
                     continue  # no dictionary section after all: what that means is the server's to say
+                start, count, entries_offset = section
                 fsn = segment.base + frame.index
                 fault = ""
-                if section.start > len(table):
-                    fault = f"the frame with FSN {fsn} goes on at id {section.start}, and {len(table)} are known"
-                elif contradicted and section.start > 0:
+                if start > len(table):
+                    fault = f"the frame with FSN {fsn} goes on at id {start}, and {len(table)} are known"
+                elif contradicted and start > 0:
                     fault = contradicted
-                elif section.count:
-                    payload = frame.payload(section.entries_offset)
-                    fault = _merge(payload, section.start, section.count, table, fsn)
+                elif count:
+                    payload = frame.payload(entries_offset)
+                    fault = _merge(payload, start, count, table, fsn)
                     if fault and not to_send.holds(fsn):
                         contradicted = fault
                 if fault and to_send.holds(fsn):

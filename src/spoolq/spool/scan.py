@@ -86,26 +86,22 @@ class Segment:
         return self.append_offset - limits.SEGMENT_HEADER_BYTES - self.count * limits.FRAME_HEADER_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class SectionHead:
-    """The start of a dictionary section: first id, number of entries, offset of the entries in the payload."""
+def parse_section_head(buffer: memoryview, at: int, length: int) -> tuple[int, int, int] | None:
+    """Of the QWP message with flag 08 whose frame starts at ``buffer[at]``; None when it is no varints.
 
-    start: int
-    count: int
-    entries_offset: int
-
-
-def parse_section_head(buffer: memoryview, at: int, length: int) -> SectionHead | None:
-    """Of the QWP message with flag 08 whose frame starts at ``buffer[at]``; None when it is no varints."""
+    (First id, number of entries, offset of the entries in the payload.)
+    """
     first = at + _MESSAGE.size
     end = min(len(buffer), at + limits.FRAME_HEADER_BYTES + length)
+    if end - first >= 2 and buffer[first] < 0x80 and buffer[first + 1] < 0x80:  # nearly all of them
+        return buffer[first], buffer[first + 1], limits.HEADER_BYTES + 2
     start = parse_varint(buffer, first, end)
     if start is None:
         return None
     count = parse_varint(buffer, start[1], end)
     if count is None:
         return None
-    return SectionHead(start[0], count[0], count[1] - at - limits.FRAME_HEADER_BYTES)
+    return start[0], count[0], count[1] - at - limits.FRAME_HEADER_BYTES
 
 
 def message_flags(buffer: memoryview, at: int, length: int) -> int:
@@ -248,8 +244,9 @@ class _Notes:
         if flags & layout.FLAG_DELTA_DICTIONARY:
             section = parse_section_head(buffer, at, length)
             if section is not None:
-                self.symbols = self.symbols or section.count > 0
-                self.start_max = max(self.start_max, section.start)
+                self.symbols = self.symbols or section[1] > 0
+                if section[0] > self.start_max:
+                    self.start_max = section[0]
         self.count += 1
 
 
