@@ -93,6 +93,16 @@ def test_a_sentinel_reads_as_null(code: int) -> None:
     assert rows(values(("v", code, b"\0" + SENTINELS[code])))[0]["v"] is None
 
 
+@pytest.mark.parametrize("code", SENTINELS)
+def test_a_sentinel_is_null_in_arrow(code: int) -> None:
+    store = MemoryStore()
+    ordinary = {0x0E: b"\1"}.get(code, bytes((1,)) + bytes(len(SENTINELS[code]) - 1))
+    write(store, values(("v", code, b"\0" + SENTINELS[code] + ordinary), ("", 0x0A, longs(-(1 << 63), 1)), count=2))
+    table = store.arrow("t")
+    assert [value is None for value in table.column("v").to_pylist()] == [True, False]
+    assert table.column("timestamp").null_count == 0  # the designated timestamp has no sentinel
+
+
 def test_columns_that_come_later_and_rows_that_lack_them() -> None:
     found = rows(
         values(("a", 5, longs(1)), ("", 0x0A, longs(1))),

@@ -34,10 +34,13 @@ class DecodedColumn:
     Decimal; GEOHASH int with ``precision``; arrays ``(shape, flat list)``.  DATE and timestamps are
     ints in the unit of the type, IPV4 and LONG256 ints.  ``has_bitmap``: the nulls, if any, were told;
     ``null_count``: how many there are by bitmap; ``dimensions``: of an array column with a value, else 0.
+
+    ``buffers``: the values present as they stand on the wire, for who can use them so: (numbers,) where the type
+    has a fixed width that is a machine's, (offsets, bytes) of VARCHAR and BINARY, else ().
     """
 
     __slots__ = (
-        *("name", "type", "precision", "scale", "dimensions", "has_bitmap", "null_count"),
+        *("name", "type", "precision", "scale", "dimensions", "has_bitmap", "null_count", "buffers"),
         *("_bitmap", "_later", "_values"),
     )
 
@@ -55,6 +58,7 @@ class DecodedColumn:
         self.precision = precision
         self.scale = scale
         self.dimensions = 0
+        self.buffers: tuple[memoryview, ...] = ()
         self.has_bitmap = has_bitmap
         self.null_count = values.count(None) if values is not None else 0
         self._values = values
@@ -98,8 +102,15 @@ def column_data(
         column.scale, later = _decimals(reader, present, FIXED_BYTES[column_type])
     elif column_type in _ARRAY_CODES:
         column.dimensions, later = _arrays(reader, present, _ARRAY_CODES[column_type])
+    elif column_type is ColumnType.VARCHAR:
+        column.buffers, later = _varchars(reader, present)
+    elif column_type is ColumnType.BINARY:
+        column.buffers, later = _binaries(reader, present)
     else:
+        start = reader.offset
         later = _READERS[column_type](reader, present)
+        if column_type in _MACHINE_NUMBERS:
+            column.buffers = (reader.data[start : reader.offset],)
     column._later, column._values = later, None
     return column
 
@@ -173,12 +184,12 @@ def _pieces_of(offsets: memoryview, data: memoryview) -> list[bytes]:
     return [whole[a:b] for a, b in pairwise(struct.unpack(f"<{len(offsets) // 4}I", offsets))]
 
 
-def _binaries(reader: Reader, count: int) -> Later:
+def _binaries(reader: Reader, count: int) -> tuple[tuple[memoryview, memoryview], Later]:
     offsets, data = _checked_pieces(reader, count)
-    return lambda: _pieces_of(offsets, data)
+    return (offsets, data), lambda: _pieces_of(offsets, data)
 
 
-def _varchars(reader: Reader, count: int) -> Later:
+def _varchars(reader: Reader, count: int) -> tuple[tuple[memoryview, memoryview], Later]:
     offsets, data = _checked_pieces(reader, count)
     try:
         text = str(data, "utf-8")
@@ -186,7 +197,7 @@ def _varchars(reader: Reader, count: int) -> Later:
         raise WireFault(Status.PARSE_ERROR, "a VARCHAR value is not UTF-8") from None
     if len(text) != len(data) and not inbound.cuts_between_characters(offsets, data):
         raise WireFault(Status.PARSE_ERROR, "a VARCHAR value is not UTF-8")
-    return lambda: [piece.decode() for piece in _pieces_of(offsets, data)]
+    return (offsets, data), lambda: [piece.decode() for piece in _pieces_of(offsets, data)]
 
 
 def _symbols(reader: Reader, count: int, flags: int, symbols: list[str]) -> Later:
@@ -284,8 +295,12 @@ _READERS: Final[dict[ColumnType, Callable[[Reader, int], Later]]] = {
     ColumnType.DATE: _numbers("q", 8),
     ColumnType.UUID: _uuids,
     ColumnType.LONG256: _wide,
-    ColumnType.VARCHAR: _varchars,
-    ColumnType.BINARY: _binaries,
     ColumnType.CHAR: _chars,
     ColumnType.IPV4: _numbers("I", 4),
 }
+_MACHINE_NUMBERS: Final = frozenset(
+    {
+        *(ColumnType.BYTE, ColumnType.SHORT, ColumnType.INT, ColumnType.LONG, ColumnType.FLOAT, ColumnType.DOUBLE),
+        *(ColumnType.TIMESTAMP, ColumnType.TIMESTAMP_NANOS, ColumnType.DATE),
+    }
+)

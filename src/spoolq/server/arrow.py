@@ -16,8 +16,9 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from spoolq.qwp.decode import ColumnType, WireFault, fold
+from spoolq.qwp.decode import ColumnType, DecodedColumn, WireFault, fold
 from spoolq.qwp.layout import Status
 from spoolq.server import convert
 from spoolq.server.schema import Column, Fitted
@@ -41,6 +42,15 @@ _PLAIN: Final[dict[ColumnType, Any]] = {
     ColumnType.BINARY: pa.binary(),
 }
 _DECIMALS: Final = (ColumnType.DECIMAL64, ColumnType.DECIMAL128, ColumnType.DECIMAL256)
+_FLOATS: Final = (ColumnType.FLOAT, ColumnType.DOUBLE)
+_LEAST: Final = pa.scalar(-(1 << 63), pa.int64())
+_SENTINELS: Final = {
+    ColumnType.INT: pa.scalar(-(1 << 31), pa.int32()),
+    ColumnType.LONG: _LEAST,
+    ColumnType.TIMESTAMP: _LEAST,
+    ColumnType.TIMESTAMP_NANOS: _LEAST,
+    ColumnType.DATE: _LEAST,
+}
 _ARRAYS: Final = {ColumnType.DOUBLE_ARRAY: pa.float64(), ColumnType.LONG_ARRAY: pa.int64()}
 
 
@@ -90,6 +100,8 @@ def _array(column: Column, part: Fitted, wide: bool) -> Any:
     found = part.columns.get(fold(column.name))
     if found is None:
         return pa.array([convert.absent(column.type)] * part.row_count, kind)
+    if found.buffers and not found.null_count:
+        return _from_buffers(kind, found, part.row_count)
     values = convert.python_values(found)
     if column.type in _DECIMALS:
         digits = _WIDE_DIGITS if wide else _NARROW_DIGITS
@@ -101,6 +113,23 @@ def _array(column: Column, part: Fitted, wide: bool) -> Any:
     except (pa.ArrowInvalid, OverflowError, UnicodeError) as error:
         text = f"a value cannot be stored: {error} [column={column.name}]"
         raise WireFault(Status.WRITE_ERROR, text) from None
+
+
+def _from_buffers(kind: Any, column: DecodedColumn, rows: int) -> Any:
+    """Values as they stand in the message; the ones that read as NULL become it.  No Python value is made.
+
+    Gorilla timestamps and nulls by bitmap do not come here: they have no such form.
+    """
+    # bytes() copies: a slice of a message may start anywhere, Arrow wants its buffers aligned.
+    found = pa.Array.from_buffers(kind, rows, [None, *(pa.py_buffer(bytes(buffer)) for buffer in column.buffers)])
+    sentinel = _SENTINELS.get(column.type) if column.name else None  # the designated timestamp has none
+    if sentinel is not None:
+        numbers = found.view(sentinel.type)
+        if pc.any(pc.equal(numbers, sentinel)).as_py():
+            found = pc.if_else(pc.equal(numbers, sentinel), pa.scalar(None, kind), found)
+    elif column.type in _FLOATS and pc.any(pc.is_nan(found)).as_py():
+        found = pc.if_else(pc.is_nan(found), pa.scalar(None, kind), found)
+    return found
 
 
 def _rescaled(column: Column, value: Decimal, digits: int) -> Decimal:
