@@ -106,6 +106,23 @@ def test_ERR_06_the_error_is_latched_before_the_handler_runs(server: QwpServer) 
             sender.close()
 
 
+def test_ERR_06_nothing_is_told_before_it_is_latched_everywhere(server: QwpServer, monkeypatch) -> None:
+    sender = open_sender(server)
+    engine, seen = sender._engine, []
+    real = engine.reports.take
+
+    def take(report) -> None:
+        seen.append((engine.progress.error, engine.rows.latched, sender.must_close))
+        real(report)
+
+    monkeypatch.setattr(engine.reports, "take", take)
+    publish(sender, 0)
+    publish(sender, 1)
+    with pytest.raises(ServerRejection) as caught:
+        sender.close()
+    assert seen[0] == (caught.value, caught.value, True)
+
+
 def test_ERR_07_a_rejection_logs_one_line_without_a_traceback(server: QwpServer, caplog) -> None:
     sender = open_sender(server)
     publish(sender, 0)
@@ -170,11 +187,15 @@ def test_ERR_08_await_acked_fsn_with_0_raises_a_latched_error(server: QwpServer)
 
 
 def test_ERR_08_a_wait_that_is_under_way_ends_with_the_error(server: QwpServer) -> None:
-    sender = open_sender(server)
+    clock = StepClock()
+    sender = open_sender(server, clock=clock)
     publish(sender, 0)
+    assert sender.await_acked_fsn(0)
     server.hold_acks()
     publish(sender, 1)
-    waits = [Call(sender.await_acked_fsn, 1), Call(sender.wait), Call(sender.drain), Call(sender.await_acked_fsn, 99)]
+    waits = [Call(sender.await_acked_fsn, 1, 60_000)]
+    clock.wait_for_wait(60_000)
+    waits += [Call(sender.wait), Call(sender.drain), Call(sender.await_acked_fsn, 99)]
     server.release_acks()
     for call in waits:
         with pytest.raises(ServerRejection):
