@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from spoolq.errors import SlotRefusedError
 from spoolq.spool.files import File, Files
+from spoolq.spool.opening import open_store
 from tests.spool import slot_maker
+from tests.spool.disk_slot import put, replay
 from tests.spool.predictor import predict
 from tests.spool.recovered import ID, Outcome, recover
 from tests.spool.slot_maker import Slot, message, symbol_dict
@@ -98,10 +100,12 @@ class _World:
     """One root, written anew for every damage.
 
     ``exact``: each frame keeps its FSN.  A header has no checksum, so a segment that is alone may change its base.
+    ``append``: afterwards a store on the slot replays the frames and takes two more.
     """
 
-    def __init__(self, root: Path, *, exact: bool = True) -> None:
+    def __init__(self, root: Path, *, exact: bool = True, append: bool = True) -> None:
         self.exact = exact
+        self.append = append
         self.root = root
         self.directory = root / ID
         self.files = _Unsynced()
@@ -133,6 +137,8 @@ class _World:
             assert expected.verdict == ("fresh" if opened.fresh else "opens"), opened.report
             self._compare(outcome, files, written)
         assert recover(self.root, self.files)[0] == outcome, "recover(recover(x)) == recover(x)"
+        if self.append:
+            self._append(outcome)
         return expected.verdict
 
     def _compare(self, outcome: Outcome, files: dict[str, bytes], written: dict[int, bytes]) -> None:
@@ -145,15 +151,27 @@ class _World:
             assert outcome.frames.items() <= written.items(), "a frame that was not written"
         assert set(outcome.frames.values()) <= set(written.values()), "a frame that was not written"
 
+    def _append(self, outcome: Outcome) -> None:
+        made = open_store(self.files, str(self.root), ID, segment_nbytes=300, total_nbytes=6_000)
+        new = {fsn: f"appended {fsn}".encode() for fsn in range(outcome.next_fsn, outcome.next_fsn + 2)}
+        try:
+            assert replay(made.store, outcome.acked_fsn + 1) == list(outcome.frames.values())
+            assert [put(made.store, payload) for payload in new.values()] == list(new)
+        finally:
+            made.store.close()
+        assert recover(self.root, self.files)[0].frames == {**outcome.frames, **new}
+
     def _untouched(self, directory: Path, files: dict[str, bytes], *more: str) -> None:
         names = set(os.listdir(directory)) - {".lock", ".lock.pid", *more}
         assert {name: (directory / name).read_bytes() for name in names} == files
 
 
-def _damage(slot: Slot, root: Path, damages: Callable[[bytes], Iterator[bytes]]) -> dict[str, set[str]]:
+def _damage(
+    slot: Slot, root: Path, damages: Callable[[bytes], Iterator[bytes]], *, append: bool = True
+) -> dict[str, set[str]]:
     """Opens the slot with each damage of each file; the verdicts by file."""
     written = dict(enumerate(_frames(6)))
-    world = _World(root)
+    world = _World(root, append=append)
     verdicts: dict[str, set[str]] = {}
     for name, content in slot.files.items():
         for damaged in damages(content):
@@ -171,7 +189,7 @@ def test_seg_02_invariant_11_a_cut_at_every_byte_gives_the_predicted_verdict(roo
 
 @pytest.mark.parametrize("shape", ["usual", "stand-in", "legacy"])
 def test_seg_06_every_flipped_bit_gives_the_predicted_verdict(root: Path, shape: str) -> None:
-    verdicts = _damage(_slot(shape), root, _flips)
+    verdicts = _damage(_slot(shape), root, _flips, append=False)
     assert verdicts[_SEALED] == {"aside", "opens", "refused"}  # opens: the creation time, and the flag
 
 
@@ -182,16 +200,27 @@ def test_seg_04_every_zeroed_sector_gives_the_predicted_verdict(root: Path, shap
 
 
 def test_only_flag_and_creation_time_of_a_sealed_segment_may_change(root: Path) -> None:
-    slot, world, opens = _slot("usual"), _World(root), set()
+    slot, world, opens = _slot("usual"), _World(root, append=False), set()
     for at, damaged in enumerate(_flips(slot.files[_SEALED])):
         if world.check({**slot.files, _SEALED: damaged}, dict(enumerate(_frames(6)))) == "opens":
             opens.add(at // 8)
     assert opens == {5, *range(16, 24)}
 
 
+class _Made:
+    """Files of a slot, and what was written; a failure shows neither the many zeros nor the bytes."""
+
+    def __init__(self, files: dict[str, bytes], written: dict[int, bytes]) -> None:
+        self.files, self.written = files, written
+
+    def __repr__(self) -> str:
+        sizes = {name: f"base {data[8]} {len(data)} bytes" for name, data in self.files.items() if len(data) > 8}
+        return f"_Made(FSN {list(self.written)}, {sizes})"
+
+
 @st.composite
-def _slots(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[int, bytes]]:
-    """A slot of any usual shape, and what was written."""
+def _slots(draw: st.DrawFn) -> _Made:
+    """A slot of any usual shape."""
     frames = _frames(draw(st.integers(0, 8)))
     base = draw(st.sampled_from([0, 0, 3]))
     if base and not draw(st.booleans()):
@@ -215,7 +244,7 @@ def _slots(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[int, bytes]]:
         slot.files[".ack-watermark"] = slot_maker.watermark(draw(st.integers(-1, 12)), 2)
     if draw(st.integers(0, 3)):
         slot.files[".symbol-dict"] = symbol_dict(*[[f"s{n}"] for n in range((len(frames) + 1) // 2)])
-    return slot.files, dict(enumerate(frames, base))
+    return _Made(slot.files, dict(enumerate(frames, base)))
 
 
 _DAMAGE = st.sampled_from(["flip", "cut", "zero", "grow", "remove", "copy", "swap"])
@@ -228,10 +257,10 @@ _DAMAGE = st.sampled_from(["flip", "cut", "zero", "grow", "remove", "copy", "swa
 )
 def test_nfr_02_random_damage_gives_the_predicted_verdict(
     tmp_path_factory: pytest.TempPathFactory,
-    made: tuple[dict[str, bytes], dict[int, bytes]],
+    made: _Made,
     damages: list[tuple[str, int, int, int]],
 ) -> None:
-    files, written = dict(made[0]), made[1]
+    files, written = dict(made.files), made.written
     for kind, which, place, amount in damages:
         names = sorted(files)
         if not names:

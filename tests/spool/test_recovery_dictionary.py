@@ -37,7 +37,7 @@ def _slot(frames: list[bytes], dictionary: bytes | None, acked: int = -1, *, per
 
 
 class Row(NamedTuple):
-    """A state, and what is expected: the symbols, what is in the file afterwards, what was kept aside."""
+    """A state, and what is expected: the symbols, what of the file stays, what was kept aside."""
 
     frames: list[bytes]
     dictionary: bytes | None
@@ -107,13 +107,18 @@ def test_row_of_5_4(tmp_path: Path, name: str) -> None:
     assert opened.symbols.published_count == len(row.symbols)
     end = opened.seed.deferred_fsn
     assert outcome.frames == {f: p for f, p in enumerate(row.frames) if row.acked < f < end}
-    assert (directory / _DICT).read_bytes() == row.in_file
+    known = len(slot_maker.read_symbols(row.in_file))
+    healed = slot_maker.chunk(row.symbols[known:]) if row.symbols[known:] else b""
+    assert (directory / _DICT).read_bytes() == row.in_file + healed
+    assert opened.report.symbols_rebuilt == len(row.symbols) - known
     kept = [name for name in outcome.names if name.startswith(f"{_DICT}.")]
     assert kept == row.kept
     if kept:
         lost = row.dictionary or b""
         assert (directory / kept[0]).read_bytes() == (lost if kept[0].endswith("corrupt") else lost[len(row.in_file) :])
-    assert recover(tmp_path)[0] == outcome
+    again, opened = recover(tmp_path)
+    assert again == outcome
+    assert opened.report.symbols_rebuilt == 0
 
 
 _FATAL: dict[str, tuple[list[bytes], bytes | None, int, str]] = {
@@ -169,14 +174,16 @@ def test_an_invalid_text_ends_the_file_and_a_frame_that_holds_it_is_for_the_serv
     assert f"{_DICT}.cut-16-0" in outcome.names
 
 
-def test_the_next_write_ahead_heals_a_rebuilt_file(tmp_path: Path) -> None:
-    directory = _slot(_DELTA, symbol_dict(["a", "b"])).write(tmp_path / ID)
-    _, opened = recover(tmp_path)
-    assert opened.report.symbols_rebuilt == 2
-    opened = recover(tmp_path)[1]
-    assert opened.symbol_log is not None
-    assert opened.symbol_log.count == 2
-    assert (directory / _DICT).read_bytes() == symbol_dict(["a", "b"])
+def test_symbols_rebuilt_from_acknowledged_frames_outlive_their_trim(tmp_path: Path) -> None:
+    """Found by random damage: the frames were trimmed before anything was written ahead."""
+    directory = _slot(_DELTA, None, acked=1).write(tmp_path / ID)
+    recover(tmp_path)
+    (directory / FIRST).unlink()
+    (directory / "sf-manifest.bin").write_bytes(slot_maker.manifest(2, 2))
+    outcome, opened = recover(tmp_path)
+    assert opened.report.set_aside == ""
+    assert outcome.symbols == _ALL
+    assert sorted(outcome.frames) == [2, 3]
 
 
 def test_segments_that_cannot_extend_the_dictionary_are_not_read_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ The order of the changes (slot.md 5.1, ours.md 15, 16), none before the whole pl
     5  segments without unsent frames are removed
     6  corrupt files are renamed
     7  residue of the active segment: copied aside unless it is one unfinished frame, zeroed
-    8  the dictionary is cut, set aside or made
+    8  the dictionary is cut, set aside or made, and completed by what the frames told
     9  the watermark is made or mended
 
 After a failure or a kill at any step the next opening gives the same frames: every step can be repeated,
@@ -227,16 +227,29 @@ class _Work:
         return opened
 
     def _symbol_log(self) -> SymbolLog:
-        plan = self._plan
-        if plan.dictionary.action == "keep":
-            trusted, nbytes = plan.symbols_nbytes
-            if plan.copy_symbols:
-                copy = evidence.keep_copy(self._files, self._slot, symbol_log.NAME, trusted, nbytes)
-                self._cut.append(Cut(symbol_log.NAME, trusted, nbytes - trusted, copy, False))
-            return SymbolLog.open(
-                self._files, self._slot, count=plan.dictionary.from_file, trusted_nbytes=trusted, nbytes=nbytes
-            )
-        if plan.dictionary.action == "replace":
+        """Opens or makes the file and stores what was only known from frames: they may be trimmed next."""
+        table = self._plan.dictionary.table
+        log = self._kept_symbol_log() if self._plan.dictionary.action == "keep" else self._new_symbol_log()
+        try:
+            if log.count < len(table):
+                log.write_ahead(table, len(table), len(table))
+                log.sync()
+                self._files.sync_directory(self._slot)
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    def _kept_symbol_log(self) -> SymbolLog:
+        trusted, nbytes = self._plan.symbols_nbytes
+        if self._plan.copy_symbols:
+            copy = evidence.keep_copy(self._files, self._slot, symbol_log.NAME, trusted, nbytes)
+            self._cut.append(Cut(symbol_log.NAME, trusted, nbytes - trusted, copy, False))
+        count = self._plan.dictionary.from_file
+        return SymbolLog.open(self._files, self._slot, count=count, trusted_nbytes=trusted, nbytes=nbytes)
+
+    def _new_symbol_log(self) -> SymbolLog:
+        if self._plan.dictionary.action == "replace":
             self._set_symbols_aside()
         return SymbolLog.create(self._files, self._slot)
 
