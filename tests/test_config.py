@@ -31,6 +31,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "auto_flush_bytes": {"0": 0, "off": 0, "64k": 65_536},
     "max_buf_size": {"1024": 1024, "3g": 3 << 30},
     "max_name_len": {"16": 16, "127": 127},
+    "sf_dir": {"/var/lib/app/spool": "/var/lib/app/spool", "~/x y": "~/x y"},
+    "sender_id": {"writer-1": "writer-1", "A_9": "A_9"},
+    "sf_durability": {"memory": None, "Memory": None},
     "sf_max_segment_bytes": {"33": 33, "3g": 3 << 30},
     "sf_max_total_bytes": {"8m": 8 << 20, "3g": 3 << 30},
     "sf_append_deadline_millis": {"1": 1, "60000": 60_000},
@@ -82,6 +85,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "sf_max_segment_bytes": ("0", "32", "off", "-1"),
     "sf_max_total_bytes": ("0", "1", "4m", "off"),
     "sf_append_deadline_millis": ("0", "-1", *_NOT_MILLIS),
+    "sender_id": ("a.b", "a/b", "..", "ä", "a b"),
+    "sf_durability": ("periodic", "flush", "append", "bogus"),
     "initial_connect_retry": ("yes", "1", "always"),
     "reconnect_max_duration_millis": ("-1", "off", *_NOT_MILLIS),
     "reconnect_initial_backoff_millis": ("0", "-1", *_NOT_MILLIS),
@@ -100,7 +105,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "transaction": ("on", "true", "x"),
     "protocol_version": ("1", "2", "x"),
 }
-FREE_TEXT = {"username", "password", "token"}  # no value is wrong by itself
+FREE_TEXT = {"username", "password", "token", "sf_dir"}  # no value is wrong by itself
 
 # What has to stand beside a key for it to be allowed at all.
 BESIDE = {"username": {"password": "p"}, "password": {"username": "u"}}
@@ -181,6 +186,8 @@ def test_defaults_cfg_05() -> None:
         auto_flush_bytes=8_388_608,
         max_buf_size=104_857_600,
         max_name_len=127,
+        sf_dir=None,
+        sender_id="default",
         sf_max_segment_bytes=4_194_304,
         sf_max_total_bytes=134_217_728,
         sf_append_deadline_millis=30_000,
@@ -273,7 +280,7 @@ def test_foreign_keys_are_read_past() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["bogus", "sf_durability", "sender_id", "drain_orphans", "request_durable_ack", "init_buf_size"]
+    "key", ["bogus", "sf_sync_interval_millis", "drain_orphans", "request_durable_ack", "init_buf_size"]
 )
 def test_unknown_keys_are_named(key: str) -> None:
     for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
@@ -301,7 +308,6 @@ def test_retired_and_foreign_keys_get_a_pointed_error_cfg_10(key: str) -> None:
         ("pool_max", "sender_pool_max"),
         ("token_x", "TCP"),
         ("multicast_ttl", "UDP"),
-        ("sf_dir", "disk store comes next"),
     ],
 )
 def test_what_the_hints_point_to_cfg_10(key: str, hint: str) -> None:
@@ -317,6 +323,20 @@ def test_spool_keys_on_another_transport_cfg_06(key: str) -> None:
 
 
 # --- rules between settings ----------------------------------------------------------------------
+
+
+def test_the_default_cap_is_larger_on_disk_cfg_05() -> None:
+    """CFG-05: 10 GiB with `sf_dir`, 128 MiB without; an explicit cap stays."""
+    assert parse("ws::addr=h;sf_dir=/s;").sf_max_total_bytes == 10 << 30
+    assert parse("ws::addr=h;").sf_max_total_bytes == 128 << 20
+    assert parse("ws::addr=h;sf_dir=/s;sf_max_total_bytes=64m;").sf_max_total_bytes == 64 << 20
+
+
+def test_a_sender_id_is_checked_before_any_file_exists_cfg_09(tmp_path: Path) -> None:
+    """CFG-09: the error comes from the parser; the directory is as it was."""
+    with pytest.raises(ConfigError, match=r"^sender_id='a/b': takes letters"):
+        parse(f"ws::addr=h;sf_dir={tmp_path / 'new'};sender_id=a/b;")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

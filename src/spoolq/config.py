@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from spoolq import limits
 from spoolq.config_grammar import Address, Setting, check_text, same_host, split
 from spoolq.config_keys import IGNORED, KEYS, REFUSED, Key, Secret
 from spoolq.errors import ConfigError
@@ -53,6 +54,8 @@ class SenderConfig:
     auto_flush_bytes: int
     max_buf_size: int
     max_name_len: int
+    sf_dir: str | None
+    sender_id: str
     sf_max_segment_bytes: int
     sf_max_total_bytes: int
     sf_append_deadline_millis: int
@@ -259,6 +262,8 @@ def _settle_sizes(fields: dict[str, Any], explicit: frozenset[str]) -> None:
     """Segment, total and byte trigger fit each other (behaviour.md 1.2, 3.4)."""
     segment, total = fields["sf_max_segment_bytes"], fields["sf_max_total_bytes"]
     if "sf_max_total_bytes" not in explicit:
+        if fields["sf_dir"] is not None:
+            total = limits.SPOOL_BYTES_DEFAULT_DISK
         fields["sf_max_total_bytes"] = max(total, 2 * segment)
     elif total < 2 * segment:
         raise ConfigError(

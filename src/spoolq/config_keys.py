@@ -10,6 +10,7 @@ a key that takes a single value and so carries nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -47,6 +48,9 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret('***')"
+
+
+_SENDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,18 @@ def _read_protocol_version(text: str) -> str:
     if text.lower() != "auto":
         raise ValueError("belongs to ILP; QWP agrees on its version by itself: leave the key out")
     return "auto"
+
+
+def _read_sender_id(text: str) -> str:
+    if not _SENDER_ID.fullmatch(text):
+        raise ValueError("takes letters, digits, '_' and '-' only: it is the name of a directory")
+    return text
+
+
+def _read_durability(text: str) -> str:
+    if text.lower() in ("periodic", "flush", "append"):
+        raise ValueError("is not offered yet; memory is (published rows survive the process)")
+    return read_word({"memory": "memory"})(text)
 
 
 _SAME_WORDS: Final = {word: word for word in ("terminal", "retriable", "retriable_other")}
@@ -276,13 +292,43 @@ KEYS: Final[tuple[Key, ...]] = (
         "behaviour.md 1.2, wire.md 3",
     ),
     Key(
+        "sf_dir",
+        "sf_dir",
+        str,
+        None,
+        "unset: the queue is in memory",
+        "path of a directory whose parent exists",
+        "Turns the disk spool on: the directory that holds the slots.",
+        "behaviour.md 1.2",
+    ),
+    Key(
+        "sender_id",
+        "sender_id",
+        _read_sender_id,
+        "default",
+        "`default`",
+        "letters, digits, `_`, `-`",
+        "Name of this sender's slot in `sf_dir`; one sender at a time holds it. Without `sf_dir` unused.",
+        "behaviour.md 1.2, slot.md 1",
+    ),
+    Key(
+        "sf_durability",
+        None,
+        _read_durability,
+        "memory",
+        "`memory`",
+        "`memory`",
+        "What survives: published rows survive the process (a power cut may take the newest).",
+        "behaviour.md 9",
+    ),
+    Key(
         "sf_max_segment_bytes",
         "sf_max_segment_bytes",
         read_size(limits.SEGMENT_BYTES_MIN),
         limits.SEGMENT_BYTES_DEFAULT,
         "4m",
         "size, 33 or more",
-        "Size of one segment of the queue; bounds a frame (segment less 32 bytes).",
+        "Size of one segment of the queue, in memory or on disk; bounds a frame (segment less 32 bytes).",
         "behaviour.md 1.2",
         ("sf_max_bytes",),
     ),
@@ -291,7 +337,7 @@ KEYS: Final[tuple[Key, ...]] = (
         "sf_max_total_bytes",
         read_size(2 * limits.SEGMENT_BYTES_MIN),
         limits.SPOOL_BYTES_DEFAULT_MEMORY,
-        "128m, or two segments if that is more",
+        "128m in memory, 10g with `sf_dir`, or two segments if that is more",
         "size, two segments or more",
         "Most bytes of segments held until acknowledged; when full, appends wait.",
         "behaviour.md 1.2, 3.4",
@@ -460,7 +506,6 @@ _TCP: Final = "it belongs to ILP over TCP"
 _UDP: Final = "it belongs to QWP over UDP"
 _EARLY: Final = "it was dropped; the disk store has sf_dir and sf_durability"
 _POOL: Final = "it was renamed: sender_pool_max, query_pool_max, idle_timeout_ms"
-_DISK: Final = "this version queues in memory; the disk store comes next"
 
 # Why a key is refused, for those that people may bring along (behaviour.md 1.4).
 REFUSED: Final[dict[str, str]] = {
@@ -482,5 +527,4 @@ REFUSED: Final[dict[str, str]] = {
     "pool_size": _POOL,
     "pool_max": _POOL,
     "pool_idle_timeout_ms": _POOL,
-    "sf_dir": _DISK,
 }

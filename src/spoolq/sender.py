@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spoolq.events import ErrorEvent
     from spoolq.runtime.clock import Clock
     from spoolq.runtime.reports import ConnectionListener, ErrorHandler
+    from spoolq.spool.report import RecoveryReport
 
 
 class Sender:
@@ -209,14 +210,14 @@ class Sender:
         return _fsn(self._engine.store.acked_fsn)
 
     def synced_fsn(self) -> int | None:
-        """Newest frame that is durable on the local disk: None, the queue is in memory.  Never raises."""
-        return None
+        """Newest frame that survives a power cut; None while there is none, always in memory.  Never raises."""
+        return _fsn(self._engine.store.synced_fsn)
 
     def await_synced_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
-        """Raises ConfigError: a queue in memory is never durable on the local disk."""
+        """Raises ConfigError: neither a queue in memory nor ``sf_durability=memory`` syncs frames to the disk."""
         raise ConfigError(
-            f"FSN {fsn} will not become durable within {timeout_millis} ms or ever: the queue is in memory; "
-            "await_acked_fsn waits for the server"
+            f"nobody syncs FSN {fsn} within {timeout_millis} ms or ever: frames are synced to the disk by "
+            "durability modes that this version does not offer yet; await_acked_fsn waits for the server"
         )
 
     # -- state -------------------------------------------------------------------------------------
@@ -229,6 +230,11 @@ class Sender:
     def must_close(self) -> bool:
         """True once a terminal error is latched: the sender will not send any more."""
         return self._engine.progress.error is not None
+
+    @property
+    def recovery(self) -> RecoveryReport | None:
+        """What opening the slot found and did; None for a queue in memory."""
+        return self._engine.storage.recovery
 
     def poll_error(self) -> ErrorEvent | None:
         """The oldest error event that was not polled yet; independent of the handler.  Never raises."""

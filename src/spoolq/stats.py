@@ -15,7 +15,7 @@ class SenderStats:
     ``total_frames_replayed`` the frames that were published before the connection they went out on
     was made, the first connection excepted.  ``total_reconnect_attempts`` counts every connection
     attempt after the first success.  ``outage_millis`` is how long there has been no connection,
-    None while there is one.
+    None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
     """
 
     published_fsn: int | None
@@ -40,5 +40,7 @@ class SenderStats:
     connection_events_delivered: int
     connection_events_dropped: int
     was_ever_connected: bool
+    was_recovered_from_disk: bool
+    torn_tail_bytes: int
     outage_millis: int | None
     last_terminal_error: SpoolqError | None

@@ -18,6 +18,7 @@ class Log:
 
     published_fsn: int = -1
     acked_fsn: int = -1
+    unsent: tuple[int, int] = (0, 0)
 
 
 class Driver:

@@ -183,6 +183,21 @@ def test_symbols_above_the_limit_go_ahead_in_messages_of_their_own() -> None:
     assert len(ahead) == -(-90 // ((400 - 28) // 12))
 
 
+def test_dense_parts_each_carry_the_whole_dictionary() -> None:
+    rows = RowBuffer(SymbolTable())
+    rows.row("t", symbols={"s": "old"}, at=TimestampMicros(0))
+    rows.symbols.published_count = 1
+    for number in range(40):
+        rows.row("t", symbols={"s": f"name-{number}"}, columns={"x": number}, at=TimestampMicros(number))
+    cuts = split.plan(rows, 600, dense=True)
+    assert len(cuts) > 1
+    assert {(cut.symbol_start, cut.symbol_end) for cut in cuts} == {(0, 41)}
+    parts = messages(rows, cuts)
+    assert max(map(len, parts)) <= 600
+    found = [decode(message, Dictionary()) for message in parts]  # each alone, on a connection of its own
+    assert [row["s"][1] for row in cells(found)["t"]] == ["old", *(f"name-{number}" for number in range(40))]
+
+
 def test_only_a_dictionary_is_planned_too() -> None:
     rows = RowBuffer(SymbolTable())
     for index in range(50):

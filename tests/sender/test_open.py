@@ -11,8 +11,7 @@ import pytest
 
 from spoolq import Sender
 from spoolq.errors import AuthError, ConfigError, ConnectError, RoleMismatchError
-from spoolq.runtime import engine as engine_module
-from spoolq.runtime import lifecycle
+from spoolq.runtime import lifecycle, storage
 from spoolq.testing import QwpServer, Refuse, Script
 
 from .harness import FAST, Call, LeapClock, Recorder, StepClock, free_port, numbers, open_sender, publish, put
@@ -33,7 +32,7 @@ def test_CFG_01_without_sf_dir_a_ring_in_ram_with_the_same_api(server: QwpServer
         assert (stats.spool_bytes_max, stats.spool_segments) == (128 << 20, 1)
         assert stats.spool_bytes >= 4 << 20
         assert sender.synced_fsn() is None
-        with pytest.raises(ConfigError, match="in memory"):
+        with pytest.raises(ConfigError, match="nobody syncs"):
             sender.await_synced_fsn(fsn)
     assert numbers(server) == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [], "a queue in memory writes no file"
@@ -105,7 +104,7 @@ def test_CFG_11_a_failed_first_connect_frees_everything(server: QwpServer, monke
 
 
 def test_CFG_11_a_store_that_cannot_be_made_leaves_nothing(server: QwpServer, monkeypatch) -> None:
-    monkeypatch.setattr(engine_module, "MemoryStore", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(storage, "MemoryStore", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(MemoryError):
         open_sender(server)
 

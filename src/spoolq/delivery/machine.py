@@ -78,6 +78,13 @@ class FrameLog(Protocol):
     def acked_fsn(self) -> int:
         """Newest settled frame; -1 when none."""
 
+    @property
+    def unsent(self) -> tuple[int, int]:
+        """First and end of the frames that are never sent: a transaction nobody committed (slot.md 5.5).
+
+        They count as settled as soon as everything below is.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
@@ -213,7 +220,7 @@ class Delivery:
         self.state = State.CONNECTED
         self._bound = index
         self._caps[index] = event.cap_nbytes
-        self._wire = WireMap(self._acked + 1, event.catch_up)
+        self._wire = WireMap(self._acked + 1, event.catch_up, self._log.unsent)
         self._sending = False
         self._pending_ok = None
         self._too_large = None
@@ -308,10 +315,16 @@ class Delivery:
                 self._reconnect(text)
 
     def _pump(self) -> None:
-        if not self._sending and self._too_large is None and self._wire.sent_fsn < self._log.published_fsn:
+        next_fsn = self._past_unsent(self._wire.sent_fsn) + 1
+        if not self._sending and self._too_large is None and next_fsn <= self._log.published_fsn:
             self._sending = True
             cap = self._caps[self._endpoint]
-            self._actions.append(SendRun(self._wire.sent_fsn + 1, RUN_FRAMES_MAX, RUN_NBYTES_MAX, cap))
+            self._actions.append(SendRun(next_fsn, RUN_FRAMES_MAX, RUN_NBYTES_MAX, cap))
+
+    def _past_unsent(self, fsn: int) -> int:
+        """``fsn``, or the last of the frames that are never sent when they are what comes next."""
+        first, end = self._log.unsent
+        return end - 1 if first <= fsn + 1 < end else fsn
 
     def _run_sent(self, last_fsn: int) -> None:
         self._sending = False
@@ -335,7 +348,7 @@ class Delivery:
     def _settle(self, fsn: int) -> None:
         if fsn <= self._acked:
             return
-        self._acked = fsn
+        self._acked = self._past_unsent(fsn)
         self._progressed = True
         self._not_writable = 0
         self._poison.progressed()

@@ -2,7 +2,8 @@
 
 `plan` tries, in this order: everything in one message; one message a table; a table's rows halved,
 down to one.  When it splits, the new symbols go ahead in messages that only register them, so that
-each part of the rows can stand anywhere behind them.
+each part of the rows can stand anywhere behind them.  Dense messages (slot.md 4: the symbols cannot be
+written ahead) each carry the whole dictionary instead.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from spoolq.qwp import encode
 from spoolq.qwp.cut import Cut
 
 
-def plan(rows: RowBuffer, limit_nbytes: int, *, gorilla: bool = False) -> list[Cut]:
-    """The messages, in order, each of at most ``limit_nbytes``.
+def plan(rows: RowBuffer, limit_nbytes: int, *, gorilla: bool = False, dense: bool = False) -> list[Cut]:
+    """The messages, in order, each of at most ``limit_nbytes``; ``dense``: all ids from 0 in each of them.
 
     Raises FrameTooLarge, and plans nothing, when one row or one symbol alone is larger.
     """
-    start, end = rows.symbols.published_count, len(rows.symbols)
+    start, end = 0 if dense else rows.symbols.published_count, len(rows.symbols)
     counts = [rows.table_rows(index) for index in range(rows.table_count)]
     whole = Cut(tuple((index, 0, count) for index, count in enumerate(counts)), start, end)
     countable = len(counts) <= limits.TABLES_PER_MESSAGE_MAX and max(counts, default=0) <= limits.ROWS_PER_TABLE_MAX
     if countable and _fits(rows, whole, limit_nbytes, gorilla):
         return [whole]
-    cuts = list(symbol_cuts(rows, start, end, limit_nbytes))
+    cuts = [] if dense else list(symbol_cuts(rows, start, end, limit_nbytes))
+    section = (0 if dense else end, end)
     for index, count in enumerate(counts):
-        cuts += _halved(rows, index, 0, count, end, limit_nbytes, gorilla)
+        cuts += _halved(rows, (index, 0, count), section, limit_nbytes, gorilla)
     return cuts
 
 
@@ -70,9 +72,10 @@ def _fits(rows: RowBuffer, cut: Cut, limit_nbytes: int, gorilla: bool) -> bool:
 
 
 def _halved(
-    rows: RowBuffer, index: int, first: int, end: int, symbol_end: int, limit_nbytes: int, gorilla: bool
+    rows: RowBuffer, part: tuple[int, int, int], section: tuple[int, int], limit_nbytes: int, gorilla: bool
 ) -> list[Cut]:
-    cut = Cut(((index, first, end),), symbol_end, symbol_end)
+    index, first, end = part
+    cut = Cut((part,), *section)
     if end - first <= limits.ROWS_PER_TABLE_MAX and _fits(rows, cut, limit_nbytes, gorilla):
         return [cut]
     if end - first == 1:
@@ -85,6 +88,6 @@ def _halved(
             table=rows.table_name(index),
         )
     middle = (first + end) // 2
-    return _halved(rows, index, first, middle, symbol_end, limit_nbytes, gorilla) + _halved(
-        rows, index, middle, end, symbol_end, limit_nbytes, gorilla
+    return _halved(rows, (index, first, middle), section, limit_nbytes, gorilla) + _halved(
+        rows, (index, middle, end), section, limit_nbytes, gorilla
     )

@@ -23,7 +23,7 @@ from random import Random
 from typing import Final
 
 from spoolq import limits, link
-from spoolq.columns import RowBuffer, SymbolTable
+from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.config_keys import Secret
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions
@@ -38,7 +38,7 @@ from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, Reports
 from spoolq.runtime.steps import Steps
-from spoolq.spool import MemoryStore
+from spoolq.runtime.storage import open_storage
 from spoolq.stats import SenderStats
 
 _LOG = logging.getLogger("spoolq")
@@ -60,9 +60,10 @@ class Engine:
         self._clock = clock or Clock()
         self._names = tuple(str(address) for address in config.endpoints)
         self.progress = Progress(self._clock)
-        self._symbols = SymbolTable()
+        self.storage = storage = open_storage(config)
+        self._symbols = storage.symbols
         self.rows = RowBuffer(self._symbols, max_name_bytes=config.max_name_len)
-        self.store = MemoryStore(config.sf_max_segment_bytes, config.sf_max_total_bytes)
+        self.store = storage.store
         self.reports = Reports(
             self._names,
             error_handler=error_handler,
@@ -142,6 +143,7 @@ class Engine:
                 tls=link.TlsOptions(verify=config.tls_verify, roots=config.tls_roots) if config.tls else None,
             ),
             catch_up=self._catch_up,
+            recovered=bool(self._symbols.published_count),
             on_settled=self.progress.advanced,
             on_latched=self._latched,
             on_report=self._report,
@@ -275,7 +277,7 @@ class Engine:
         """A snapshot of every counter."""
         self._check_process()  # a lock of the store may be held by a thread that is not here
         store, machine, loop, reports, keeper = self.store, self.machine, self.loop, self.reports, self.keeper
-        spool = store.stats()
+        spool, recovery = store.stats(), self.storage.recovery
         since = machine.outage_since_millis
         return SenderStats(
             published_fsn=None if store.published_fsn < 0 else store.published_fsn,
@@ -300,6 +302,8 @@ class Engine:
             connection_events_delivered=reports.connections_delivered,
             connection_events_dropped=reports.connections_dropped,
             was_ever_connected=machine.was_ever_connected,
+            was_recovered_from_disk=recovery is not None and recovery.recovered,
+            torn_tail_bytes=sum(cut.nbytes for cut in recovery.cut) if recovery is not None else 0,
             outage_millis=None if since is None else self._clock.now_millis() - since,
             last_terminal_error=self.progress.error,
         )
@@ -373,7 +377,7 @@ class Engine:
         if not self.progress.wait_until(drained, max(timeout_millis, 0)) and timeout_millis > 0:
             error = self.delivery_timeout(
                 f"close() gave up after {timeout_millis} ms",
-                "they were queued in memory and are lost: raise close_flush_timeout_millis",
+                self.storage.after_close,
             )
             _LOG.warning("%s", error)
             raise error

@@ -43,6 +43,8 @@ class IoLoop:
     ``catch_up(cap)`` gives the dictionary messages a new connection begins with; ``on_settled`` is
     called after an acknowledgement reached the store, ``on_latched`` with a terminal error,
     ``on_report`` with what the user's handlers may want to know, ``on_cap`` with a new endpoint's cap.
+    ``recovered``: there were frames before this sender, so that the first connection needs the
+    dictionary too.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class IoLoop:
         on_latched: Callable[[actions.Latch], None],
         on_report: Callable[[actions.Report], None],
         on_cap: Callable[[int], None],
+        recovered: bool = False,
     ) -> None:
         self.machine = machine
         self._store = store
@@ -69,6 +72,7 @@ class IoLoop:
         self._on_latched = on_latched
         self._on_report = on_report
         self._on_cap = on_cap
+        self._recovered = recovered
         self._wake = Wakeup()
         try:
             self._cancel = Wakeup()
@@ -264,7 +268,7 @@ class IoLoop:
         cap = told or limits.BATCH_BYTES_ASSUMED
         count = 0
         self._replay_high_fsn = self._store.published_fsn if self.machine.was_ever_connected else -1
-        if self.machine.mirror_needed:
+        if self.machine.mirror_needed or self._recovered:
             try:
                 for message in self._catch_up(cap):
                     connection.queue_message(message)
@@ -287,7 +291,7 @@ class IoLoop:
         try:
             run = self._store.run(action.first_fsn, action.max_frames, action.max_nbytes)
             if run is None:
-                return
+                raise StorageError(f"the frame with FSN {action.first_fsn} was published and is not in the spool")
             try:
                 count = connection.queue_run(run, action.max_frame_nbytes)
                 if count:

@@ -84,14 +84,15 @@ class Publisher:
         rows = self._rows
         if not len(rows):
             return None
-        if split.fits_whole(rows, self.frame_nbytes_max):
+        dense = self._store.dense
+        if not dense and split.fits_whole(rows, self.frame_nbytes_max):
             cuts: list[encode.Cut | None] = [None]
         else:
-            cuts = list(split.plan(rows, self.frame_nbytes_max, gorilla=self._gorilla))
+            cuts = list(split.plan(rows, self.frame_nbytes_max, gorilla=self._gorilla, dense=dense))
         done: list[encode.Cut | None] = []
         try:
             for cut in cuts:
-                self._append(cut, wait, done)
+                self._append(cut, wait, dense, done)
         except BaseException as error:
             # KeyboardInterrupt has no such attribute of its own; it gets one (ours.md 33).
             error.in_doubt = bool(done)  # type: ignore[attr-defined]
@@ -108,7 +109,7 @@ class Publisher:
                     self._on_published()
         return self._store.published_fsn
 
-    def _append(self, cut: encode.Cut | None, wait: bool, done: list[encode.Cut | None]) -> None:
+    def _append(self, cut: encode.Cut | None, wait: bool, dense: bool, done: list[encode.Cut | None]) -> None:
         """One frame; ``done`` gets the cut as soon as the frame is published, whatever happens next."""
         store = self._store
         nbytes = encode.frame_bytes(self._rows, cut, gorilla=self._gorilla)
@@ -123,7 +124,8 @@ class Publisher:
                 start, end = symbols.published_count, len(symbols)
             else:
                 start, end = cut.symbol_start, cut.symbol_end
-            store.write_ahead(symbols, start, end)
+            if not dense:
+                store.write_ahead(symbols, start, end)
             # Ahead of the frame: a connection that begins between the two must register its symbols.
             symbols.published_count = end
             store.publish(room)
@@ -164,7 +166,7 @@ class Publisher:
         def came() -> bool:
             nonlocal room
             room = self._store.reserve(nbytes)
-            if room is None and wait and self._stall_log.due():
+            if room is None and wait and self._is_at_cap() and self._stall_log.due():
                 _LOG.warning("an append of %d bytes waits for room: %s", nbytes, self._full())
             return room is not None
 
@@ -178,9 +180,15 @@ class Publisher:
             )
         return room
 
+    def _is_at_cap(self) -> bool:
+        """Whether only an acknowledgement makes room; a spare that is being made is no news."""
+        stats = self._store.stats()
+        segment_nbytes = self._store.frame_nbytes_max + limits.SEGMENT_HEADER_BYTES + limits.FRAME_HEADER_BYTES
+        return stats.allocated_nbytes + segment_nbytes > stats.total_nbytes_max
+
     def _full(self) -> str:
         stats = self._store.stats()
         return (
             f"{stats.frames_unacked} frames wait for their acknowledgement in {stats.allocated_nbytes} of "
-            f"{stats.total_nbytes_max} bytes, {self._describe_wire()}"
+            f"{stats.total_nbytes_max} bytes, {self._describe_wire()}" + (f"; {stats.trouble}" if stats.trouble else "")
         )

@@ -140,6 +140,11 @@ class DiskStore(Appender):
         return self._segment_nbytes - limits.SEGMENT_HEADER_BYTES - limits.FRAME_HEADER_BYTES
 
     @property
+    def unsent(self) -> tuple[int, int]:
+        """First and end of the frames that `run` leaves out (slot.md 5.5)."""
+        return self._skip_first, self._skip_end
+
+    @property
     def dense(self) -> bool:
         """Whether each frame must carry all its symbols, for they are not written ahead (slot.md 4)."""
         return self._slot.symbol_log is None or not self._slot.symbol_log.usable

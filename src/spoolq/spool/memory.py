@@ -97,6 +97,11 @@ class MemoryStore(Appender):
             return self._trim() or active_is_free
 
     @property
+    def unsent(self) -> tuple[int, int]:
+        """None of the frames here is left out."""
+        return (0, 0)
+
+    @property
     def dense(self) -> bool:
         """Never: nothing is recovered from memory, so delta frames need no symbols beside them."""
         return False

@@ -92,6 +92,13 @@ class Store(Protocol):
         """Newest frame that survives a power cut; -1 when none (always, in memory)."""
 
     @property
+    def unsent(self) -> tuple[int, int]:
+        """First and end of the frames that `run` leaves out, a transaction nobody committed (slot.md 5.5).
+
+        They are settled as soon as everything below is.  Equal when there are none, always in memory.
+        """
+
+    @property
     def dense(self) -> bool:
         """Whether each frame must carry all its symbols, because they cannot be written ahead."""
 

@@ -1,0 +1,49 @@
+"""Where a sender's frames are kept: in memory, or in the slot that ``sf_dir`` and ``sender_id`` name.
+
+`open_storage` is the first step of opening a sender: on disk it takes the lock and recovers the slot
+before anything else exists (behaviour.md 2.1).  What it gives is closed by `Store.close`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from spoolq.columns import SymbolTable
+from spoolq.config import SenderConfig
+from spoolq.spool import MemoryStore, Store
+from spoolq.spool.report import RecoveryReport
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The store, the dictionary of what is in it, what recovery found (None in memory), where it is."""
+
+    store: Store
+    symbols: SymbolTable
+    recovery: RecoveryReport | None = None
+    slot: str | None = None
+
+    @property
+    def after_close(self) -> str:
+        """What becomes of frames that are not acknowledged when the sender closes."""
+        if self.slot is None:
+            return "they were queued in memory and are lost: raise close_flush_timeout_millis"
+        return f"they stay in the slot {self.slot}, and the next sender on it delivers them"
+
+
+def open_storage(config: SenderConfig) -> Storage:
+    """Opens the store; raises StorageError and below, and leaves nothing open then."""
+    segment_nbytes, total_nbytes = config.sf_max_segment_bytes, config.sf_max_total_bytes
+    if config.sf_dir is None:
+        return Storage(MemoryStore(segment_nbytes, total_nbytes), SymbolTable())
+    # Imported here: a program with its queue in memory does not pay for the disk's modules.
+    from spoolq.spool.files import Files
+    from spoolq.spool.opening import open_store
+
+    files = Files()
+    files.make_directory(config.sf_dir)
+    opened = open_store(
+        files, config.sf_dir, config.sender_id, segment_nbytes=segment_nbytes, total_nbytes=total_nbytes
+    )
+    return Storage(opened.store, opened.symbols, opened.report, os.path.join(config.sf_dir, config.sender_id))

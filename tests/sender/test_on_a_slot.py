@@ -1,0 +1,138 @@
+"""A sender on a slot: what is found is sent, a drained close leaves nothing, one holder at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spoolq import Sender, SlotBusyError, StorageError, TimestampNanos
+from spoolq.server import QwpServer
+from spoolq.testing import Script
+from tests.sender.harness import numbers
+
+NOBODY = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
+
+
+def put(sender: Sender, *values: int) -> int:
+    """One flush with a row a value; each row brings a symbol of its own."""
+    for value in values:
+        sender.row("t", symbols={"s": f"sym-{value}"}, columns={"n": value}, at=TimestampNanos(value))
+    fsn = sender.flush_and_get_fsn()
+    assert fsn is not None
+    return fsn
+
+
+def offline(folder: Path, *batches: tuple[int, ...]) -> None:
+    """A sender's life without a server: what it published stays in the slot."""
+    with Sender.from_conf(NOBODY, sf_dir=folder) as sender:
+        for batch in batches:
+            put(sender, *batch)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder / "default"))
+
+
+def test_REC_01_what_was_published_offline_is_sent_by_the_next_sender_and_fsns_go_on(tmp_path: Path) -> None:
+    offline(tmp_path, (0, 1), (2,))
+    with QwpServer() as server, Sender.from_conf(server.conf, sf_dir=tmp_path, auto_flush="off") as sender:
+        assert sender.stats().was_recovered_from_disk
+        assert sender.recovery is not None
+        assert (sender.recovery.frames_remaining, sender.published_fsn()) == (2, 1)
+        assert put(sender, 3) == 2
+        sender.wait()
+        assert numbers(server) == [0, 1, 2, 3]
+        assert [row["s"] for row in server.store.rows("t")] == ["sym-0", "sym-1", "sym-2", "sym-3"]
+
+
+def test_REC_10_a_drained_close_leaves_no_segment_and_the_next_start_replays_none(tmp_path: Path) -> None:
+    with QwpServer() as server:
+        for life in range(2):
+            with Sender.from_conf(server.conf, sf_dir=tmp_path, auto_flush="off") as sender:
+                assert not sender.stats().was_recovered_from_disk
+                assert put(sender, life) == 0
+            assert left_in(tmp_path) == [".lock", ".lock.pid"]
+        assert numbers(server) == [0, 1]
+
+
+def test_REC_11_open_and_close_without_writing_leaves_no_file_again_and_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        offline(tmp_path)
+        assert left_in(tmp_path) == [".lock", ".lock.pid"]
+
+
+def test_REC_12_acked_batches_are_not_sent_again(tmp_path: Path) -> None:
+    """5 acked batches, one that was never acked because the server stays silent, restart, 1 more."""
+    script = Script(no_ack=True)
+    with QwpServer() as server:
+        conf = server.conf + "auto_flush=off;close_flush_timeout_millis=0;"
+        with Sender.from_conf(conf, sf_dir=tmp_path) as sender:
+            for value in range(5):
+                put(sender, value)
+            sender.wait()
+            server.set_script(script)
+            server.drop_connections()
+            put(sender, 5)
+        server.set_script(Script())
+        with Sender.from_conf(conf, sf_dir=tmp_path) as sender:
+            put(sender, 6)
+            sender.wait()
+        frames = [message for message in server.connections[-1].messages if message[6:8] != b"\0\0"]
+    assert len(frames) == 2, "the one that was not acked and the new one"
+
+
+def test_LCK_02_a_second_opener_fails_at_once_and_says_who_and_where(tmp_path: Path) -> None:
+    with Sender.from_conf(NOBODY, sf_dir=tmp_path):
+        with pytest.raises(SlotBusyError, match=rf"pid={os.getpid()}.*{Path(__file__).name}"):
+            Sender.from_conf(NOBODY, sf_dir=tmp_path)
+        with Sender.from_conf(NOBODY, sf_dir=tmp_path, sender_id="other"):
+            pass
+
+
+def test_LCK_02_another_process_is_told_the_pid(tmp_path: Path) -> None:
+    program = f"from spoolq import Sender; Sender.from_conf({NOBODY!r}, sf_dir={str(tmp_path)!r})"
+    with Sender.from_conf(NOBODY, sf_dir=tmp_path):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "SlotBusyError" in done.stderr
+    assert f"pid={os.getpid()}" in done.stderr
+
+
+def test_a_parent_directory_that_is_not_there_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing"):
+        Sender.from_conf(NOBODY, sf_dir=tmp_path / "missing" / "spool")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_connect_gives_the_slot_back(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            Sender.from_conf("ws::addr=127.0.0.1:1;", sf_dir=tmp_path)
+    assert left_in(tmp_path) == [".lock", ".lock.pid"]
+
+
+def test_many_segments_rotate_and_trim_while_the_server_takes_them(tmp_path: Path) -> None:
+    with QwpServer() as server:
+        conf = server.conf + "auto_flush_rows=10;sf_max_segment_bytes=4k;sf_max_total_bytes=64k;"
+        with Sender.from_conf(conf, sf_dir=tmp_path) as sender:
+            for value in range(5_000):
+                sender.row("t", symbols={"s": f"sym-{value}"}, columns={"n": value}, at=TimestampNanos(value))
+        assert numbers(server) == list(range(5_000))
+    assert left_in(tmp_path) == [".lock", ".lock.pid"]
+
+
+def test_SEG_03_a_torn_tail_is_cut_counted_and_copied_and_the_rest_is_sent(tmp_path: Path) -> None:
+    offline(tmp_path, (0,), (1,))
+    segment = tmp_path / "default" / "sf-0000000000000000.sfa"
+    with segment.open("r+b") as file:
+        file.seek(2_000)
+        file.write(b"left by somebody")
+    with QwpServer() as server, Sender.from_conf(server.conf, sf_dir=tmp_path) as sender:
+        assert sender.stats().torn_tail_bytes > len(b"left by somebody")
+        sender.wait()
+        assert numbers(server) == [0, 1]
+    assert any(".cut-" in name for name in left_in(tmp_path))
