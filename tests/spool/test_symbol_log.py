@@ -173,6 +173,7 @@ def test_invariant_30_a_failed_publish_rolls_the_file_back(tmp_path: Path) -> No
     log.write_ahead(table, 0, 1)
     mark = log.write_ahead(table, 1, 3)
     log.rollback(mark)
+    assert (tmp_path / symbol_log.NAME).read_bytes() == slot_maker.symbol_dict(["a"])
     assert log.count == 1
     assert log.usable
     table.truncate(1)

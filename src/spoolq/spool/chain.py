@@ -58,11 +58,6 @@ def generation(name: str) -> int:
     return int(match[1], 16) if match else -1
 
 
-def segment_name(number: int) -> str:
-    """The name of the segment with this generation number."""
-    return f"sf-{number:016x}{SUFFIX}"
-
-
 def decide(segments: Sequence[Segment], boundaries: Boundaries | None) -> Decision:
     """See the module's text.  ``boundaries`` is None when there is no usable manifest."""
     for segment in segments:
@@ -121,7 +116,7 @@ def _with_manifest(
     if live and live[0].base != head:
         raise Unreplayable(f"no segment starts at the head {head} of the manifest; the first one is {live[0].name}")
     beyond = [s for s in live if s.base > active]
-    if len(beyond) > 1 or (beyond and (len(live) < 2 or live[-2].base != active)):
+    if beyond and (len(live) < 2 or live[-2].base != active):  # also when there are two
         raise Unreplayable(f"{beyond[0].name} lies beyond the active base {active} of the manifest")
     if beyond:
         return Decision(tuple(live), promoted=beyond[0].name)

@@ -42,6 +42,7 @@ from spoolq.spool.plan import Seed, SlotPlan, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
 from spoolq.spool.scan import Segment
 from spoolq.spool.segment_layout import BASE_OFFSET, FLAG_MANIFEST_REQUIRED, FLAGS_OFFSET
+from spoolq.spool.slot import do_all
 from spoolq.spool.symbol_log import SymbolLog
 from spoolq.spool.watermark import Watermark
 
@@ -75,7 +76,7 @@ class OpenedSlot:
     def close(self) -> None:
         """Closes what is open and unlocks, whatever fails on the way; the first error is raised."""
         steps: list[Callable[[], None]] = [f.close for f in (self.symbol_log, self.watermark, self.manifest) if f]
-        _all_of([*steps, self.lock.release])
+        do_all([*steps, self.lock.release])
 
 
 def open_slot(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
@@ -110,7 +111,7 @@ def carry_out(files: Files, plan: SlotPlan, lock: SlotLock) -> OpenedSlot:
         else:
             work.recover(opened)
     except BaseException:
-        _all_of([f.close for f in (opened.symbol_log, opened.watermark, opened.manifest) if f])
+        do_all([f.close for f in (opened.symbol_log, opened.watermark, opened.manifest) if f])
         raise
     opened.report = work.report()
     return opened
@@ -369,15 +370,3 @@ def _write_failed(files: Files, slot: str, reason: str) -> None:
     finally:
         files.close(file)
     files.sync_directory(slot)
-
-
-def _all_of(steps: list[Callable[[], None]]) -> None:
-    """Runs every step; the first error is raised after the last one ran."""
-    first: BaseException | None = None
-    for step in steps:
-        try:
-            step()
-        except BaseException as error:
-            first = first or error
-    if first is not None:
-        raise first

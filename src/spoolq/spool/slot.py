@@ -15,27 +15,22 @@ behind each step leaves:
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool import manifest as manifest_file
 from spoolq.spool import segment_layout as layout
 from spoolq.spool import symbol_log, watermark
+from spoolq.spool.chain import INITIAL_NAME, SUFFIX, generation
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
 from spoolq.spool.manifest import Manifest
 from spoolq.spool.segment_file import SegmentFile, StoredSegment
 from spoolq.spool.symbol_log import SymbolLog
 from spoolq.spool.watermark import Watermark
-
-SUFFIX: Final = ".sfa"
-INITIAL_NAME: Final = "sf-initial.sfa"
-_GENERATION: Final = re.compile(r"sf-([0-9a-f]{16})\.sfa")
 
 
 def segment_name(generation: int) -> str:
@@ -49,8 +44,8 @@ def removal_order(names: list[str]) -> list[str]:
     def rank(name: str) -> tuple[int, int, str]:
         if name == INITIAL_NAME:
             return (0, 0, name)
-        found = _GENERATION.fullmatch(name)
-        return (1, int(found[1], 16), name) if found else (2, 0, name)
+        number = generation(name)
+        return (1, number, name) if number >= 0 else (2, 0, name)
 
     return sorted((name for name in names if name.endswith(SUFFIX)), key=rank)
 
