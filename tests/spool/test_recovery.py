@@ -192,7 +192,13 @@ def _three(flags: int) -> Slot:
     return slot
 
 
-_THIRD = SPARE
+for _flags in (0, 1):
+    _case(f"REC-02 killed before the rotation: full segments only, {'with manifest' if _flags else 'legacy'}",
+          Opens(0, 6, [FIRST, ACTIVE, SPARE]))(
+        lambda flags=_flags: _with(  # type: ignore[misc]
+            _three(flags), **{SPARE: slot_maker.segment(4, payloads(4, 6), flags=flags)}
+        )
+    )  # fmt: skip
 _case("REC-03 legacy: a corrupt middle one is a gap", Aside("FSN 2 to 3 is missing"))(
     lambda: _changed(ACTIVE, _flip(0), _three(0))
 )

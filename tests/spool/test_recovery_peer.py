@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import questdb
 from spoolq.errors import SlotBusyError
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
+from spoolq.spool.opening import open_store
 from spoolq.spool.recovery import open_slot
 from tests.interop.peer import RecordingPeer
 from tests.spool import slot_maker
+from tests.spool.disk_slot import replay
 from tests.spool.recovered import ID, Outcome, payload, payloads, recover
 from tests.spool.slot_maker import Slot, message, symbol_dict
 
@@ -36,6 +39,7 @@ print("done", flush=True)
 sys.stdin.read()
 """
 _NOWHERE = "127.0.0.1:1"
+_TURNS = 100
 
 
 def _killed_writer(
@@ -206,3 +210,80 @@ def test_slots_of_the_independent_maker_open_in_the_official_client(
     if ours_first:
         recover(tmp_path)
     assert _delivered_by_the_peer(tmp_path, expected.next_fsn) == list(expected.frames.values())
+
+
+class _HandOver:
+    """One slot that both clients use in turn; ``known`` is every frame that was ever seen in it and is not settled."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        self.rng = random.Random(seed)
+        self.known: dict[int, bytes] = {}
+        self.next_fsn = 0
+        self.acked_fsn = -1
+
+    def look(self, last: int) -> None:
+        """After a turn: nothing that was known changed or vanished unless settled, ``last`` is there."""
+        frames = slot_maker.read_frames(self.root / ID)
+        mark = slot_maker.read_record((self.root / ID / ".ack-watermark").read_bytes(), b"AKW1", 1)
+        assert (mark[0] if mark else -1) >= self.acked_fsn, "the watermark never falls"
+        self.acked_fsn = mark[0] if mark else -1
+        for fsn, frame in self.known.items():
+            assert fsn <= self.acked_fsn or frames[fsn] == frame
+        assert max(frames, default=self.next_fsn - 1) >= last
+        self.known = {fsn: frame for fsn, frame in frames.items() if fsn > self.acked_fsn}
+        self.next_fsn = max([self.next_fsn, *(fsn + 1 for fsn in frames)])
+        assert sorted(self.known) == list(range(self.acked_fsn + 1, self.next_fsn))
+
+    def theirs(self) -> None:
+        """The official client appends some frames without a server, and is killed."""
+        rows = self.rng.randrange(1, 60)
+        kill_at = self.next_fsn + self.rng.randrange(rows)
+        last = _killed_writer(
+            self.root, segment=4096, rows=rows, symbols=self.rng.randrange(1, 50), tables=2, kill_at=kill_at
+        )
+        assert last >= kill_at
+        self.look(last)
+
+    def ours(self) -> None:
+        """Our store replays what is there, appends some frames with old and new symbols, settles some, and closes."""
+        opened = open_store(Files(), str(self.root), ID, segment_nbytes=4096, total_nbytes=64_000_000)
+        store, symbols = opened.store, opened.symbols
+        try:
+            assert opened.report.set_aside == ""
+            assert store.published_fsn == self.next_fsn - 1
+            assert replay(store, self.acked_fsn + 1) == list(self.known.values())
+            for _ in range(self.rng.randrange(1, 60)):
+                first = len(symbols)
+                for _ in range(self.rng.randrange(3)):
+                    symbols.intern(f"symbol {self.rng.randrange(60)}")
+                texts = [symbols.text_of(n) for n in range(first, len(symbols))]
+                frame = message(first, texts, b"\1t\0\0" + bytes([self.rng.randrange(256)] * 40), tables=1)
+                room = store.reserve(len(frame))
+                if room is None:
+                    store.keep(0)
+                    room = store.reserve(len(frame))
+                    assert room is not None
+                store.write_ahead(symbols, first, len(symbols))
+                room.view[:] = frame
+                fsn = store.publish(room)
+                symbols.published_count = len(symbols)
+                self.known[fsn] = frame
+                self.next_fsn = fsn + 1
+            if self.rng.random() < 0.5:  # never all: a drained slot starts again at FSN 0
+                store.acknowledge(
+                    self.rng.randrange(self.acked_fsn + 1, self.next_fsn - 1) if self.next_fsn > 1 else -1
+                )
+                store.keep(10_000)
+        finally:
+            store.close()
+        self.look(self.next_fsn - 1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_200_random_hand_overs_lose_and_invent_nothing(tmp_path: Path, seed: int) -> None:
+    """Kills of the official client at random, a store of ours that goes on, appends and settles in part."""
+    slot = _HandOver(tmp_path, seed)
+    for turn in range(_TURNS):
+        (slot.ours if turn == 0 or slot.rng.random() < 0.5 else slot.theirs)()
+    assert _delivered_by_the_peer(tmp_path, slot.next_fsn) == list(slot.known.values())
