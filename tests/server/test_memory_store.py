@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 
 from spoolq.qwp.decode import ColumnType, Dictionary, WireFault, blocks
-from spoolq.server import MemoryStore, ServerOptions
+from spoolq.server import MemoryStore, QwpServer, ServerOptions
 from spoolq.server.store import Batch
 from spoolq.values import Geohash
 
-from .raw_client import block, longs, message
+from .raw_client import RawClient, block, longs, message
 from .test_sql import every_type
 
 NOW_NANOS = 1_700_000_000_123_456_789
@@ -234,3 +234,17 @@ def test_a_table_that_is_not_there() -> None:
     write(store, values(("v", 5, longs(1))))
     store.clear()
     assert store.rows("t") == []
+
+
+def test_a_full_store_refuses_and_may_be_emptied() -> None:
+    with QwpServer(store=MemoryStore(rows_max=3), latched=False) as server, RawClient(server.port) as client:
+        client.upgrade()
+        two = values(("v", 5, longs(1, 2)), count=2)
+        for payload, status in ((two, 0), (two, 9), (values(("v", 5, longs(3))), 0), (values(("v", 5, longs(4))), 9)):
+            client.message(payload)
+            assert client.answer()[0] == status
+        assert server.store.count("t") == 3
+        server.store.clear()
+        client.message(two)
+        assert client.answer()[0] == 0
+        assert server.store.count("t") == 2

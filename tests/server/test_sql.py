@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 import sys
 from pathlib import Path
@@ -288,6 +289,17 @@ def test_stopping_ends_a_query_that_runs_for_ever(store: DuckStore) -> None:
             other.upgrade()
             other.message(one_row())
             assert other.answer() == ok(0, ("t", 1))
+
+
+def test_a_client_that_has_said_everything_still_gets_its_answer(server: QwpServer[Any]) -> None:
+    """Its FIN comes while the query is under way, and the answer is larger than what a socket takes at once."""
+    sql = "SELECT repeat('x', 100) FROM range(50000)"
+    with RawClient(server.port) as client:
+        client.request({"Host": "x"}, "/exec?" + urlencode({"query": sql}))
+        client.socket.shutdown(socket.SHUT_WR)
+        status, headers = client.response()
+        assert status == 200
+        assert len(client.read_to_end()) == int(headers["content-length"])
 
 
 def test_without_duckdb_the_text_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,11 @@ class Connection:
         else:
             self.answer_query(answer)
 
+    @property
+    def awaits_query(self) -> bool:
+        """The HTTP side is at work for it."""
+        return self._state is _State.QUERY
+
     def answer_query(self, answer: bytes) -> None:
         """The HTTP side has its response."""
         self._record.status = int(answer[9:12])

@@ -57,6 +57,7 @@ class Channel:
     outgoing: bytearray = field(default_factory=bytearray)
     linger_deadline_millis: int | None = None
     interest: int = selectors.EVENT_READ
+    is_read_closed: bool = False  # the client has sent its FIN and still waits for an answer
     timer_millis: int | None = None  # the entry of the loop's heap that counts
 
 
@@ -231,6 +232,9 @@ class Loop:
             self._discard(channel, "client_reset")
             return
         if not count:
+            if channel.outgoing or channel.connection.awaits_query:
+                channel.is_read_closed = True
+                return
             if channel.linger_deadline_millis is not None or channel.connection.ending is not None:
                 self._discard(channel, "client_eof")
                 return
@@ -303,7 +307,7 @@ class Loop:
                 channel.linger_deadline_millis = now + _LINGER_MILLIS
                 with suppress(OSError):
                     channel.socket.shutdown(socket.SHUT_WR)
-            if now < channel.linger_deadline_millis:
+            if now < channel.linger_deadline_millis and not channel.is_read_closed:
                 return False
         if ending is Ending.RESET:
             with suppress(OSError):
@@ -313,11 +317,15 @@ class Loop:
 
     def _watch(self, channel: Channel) -> None:
         interest = selectors.EVENT_WRITE if channel.outgoing else 0
-        if len(channel.outgoing) <= self._outgoing_nbytes_max:
+        if len(channel.outgoing) <= self._outgoing_nbytes_max and not channel.is_read_closed:
             interest |= selectors.EVENT_READ
-        if interest != channel.interest:
-            channel.interest = interest
+        if not interest and channel.interest:
+            self._selector.unregister(channel.socket)
+        elif interest and not channel.interest:
+            self._selector.register(channel.socket, interest, channel)
+        elif interest != channel.interest:
             self._selector.modify(channel.socket, interest, channel)
+        channel.interest = interest
         due = _due(channel)
         if due is not None and due != channel.timer_millis:
             channel.timer_millis = due
@@ -328,7 +336,8 @@ class Loop:
     def _discard(self, channel: Channel, by: str) -> None:
         channel.connection.lost(by)
         self.channels.pop(channel.socket.fileno(), None)
-        self._selector.unregister(channel.socket)
+        if channel.interest:
+            self._selector.unregister(channel.socket)
         channel.socket.close()
         self._forget_old_timers()
         self._resume()

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from spoolq.qwp.decode import ColumnType, Table, fold
+from spoolq.qwp.decode import ColumnType, Table, WireFault, fold
+from spoolq.qwp.layout import Status
 from spoolq.server import convert
 from spoolq.server.options import ServerOptions
 from spoolq.server.schema import Column, Fitted, Schema
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+ROWS_MAX: Final = 100_000_000
 
 
 @dataclass(slots=True)
@@ -29,9 +33,14 @@ class _Table:
 
 
 class MemoryStore:
-    """Tables in RAM.  Reading calls may come from any thread."""
+    """Tables in RAM, ``rows_max`` rows together; a message above that is refused with 09.
 
-    def __init__(self) -> None:
+    Reading calls may come from any thread.
+    """
+
+    def __init__(self, rows_max: int = ROWS_MAX) -> None:
+        self._rows_left = rows_max
+        self._rows_max = rows_max
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
         self._options = ServerOptions()
@@ -44,6 +53,9 @@ class MemoryStore:
     def fit(self, block: Table, now_nanos: int) -> Fitted:
         """The block in the table's types; raises WireFault."""
         with self._lock:
+            if block.row_count > self._rows_left:
+                text = f"the memory store is full: it takes {self._rows_max} rows"
+                raise WireFault(Status.WRITE_ERROR, text)
             table = self._tables.get(block.name)
             schema = table.schema if table is not None else Schema(block.name, self._options.timestamp_name)
             fitted = schema.fit(block, self._options, now_nanos)
@@ -58,7 +70,9 @@ class MemoryStore:
         with self._lock:
             found = self._tables[table]
             found.parts += [part for part in parts if part.row_count]
-            found.row_count += sum(part.row_count for part in parts)
+            count = sum(part.row_count for part in parts)
+            found.row_count += count
+            self._rows_left -= count
             found.transaction += 1
             return found.transaction
 
@@ -110,6 +124,7 @@ class MemoryStore:
         """Forgets all tables."""
         with self._lock:
             self._tables.clear()
+            self._rows_left = self._rows_max
 
     def _columns(self, table: str) -> tuple[list[str], list[list[Any]]]:
         with self._lock:
