@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoolq._implementation import COMPILED
-from spoolq.qwp import inbound_plain
+from spoolq.qwp import gorilla, inbound_plain
 from spoolq.qwp.decode import Dictionary, blocks
 
 BODIES: list[ModuleType] = [inbound_plain]
@@ -83,6 +83,33 @@ def test_outside_the_data(body: ModuleType, offset: int, count: int) -> None:
 def test_reading_what_was_not_checked(body: ModuleType, data: bytes, offset: int) -> None:
     with pytest.raises(ValueError, match="not inside"):
         body.varints(data, offset, 1)
+
+
+@body
+@given(st.lists(st.integers(-(1 << 40), 1 << 40) | st.integers(0, 300), max_size=12), st.binary(max_size=3))
+def test_the_end_of_gorilla(body: ModuleType, values: list[int], before: bytes) -> None:
+    coded = gorilla.encode(values) if gorilla.fits(values) else struct.pack(f"<{len(values)}q", *values)
+    count = len(values) if gorilla.fits(values) else min(len(values), 2)
+    data = before + coded[: len(coded) if gorilla.fits(values) else 8 * count]
+    assert body.gorilla_end(data + b"\xff", len(before), count) == len(data)
+    assert body.gorilla_end(data, len(before), count) == len(data)
+    if count:
+        assert body.gorilla_end(data[:-1], len(before), count) == -1
+
+
+@body
+@given(st.binary(max_size=60), st.integers(0, 20), st.integers(0, 60))
+def test_the_end_of_gorilla_in_any_bytes(body: ModuleType, data: bytes, offset: int, count: int) -> None:
+    offset = min(offset, len(data))
+    found = gorilla.decode(memoryview(data), offset, count)
+    assert body.gorilla_end(data, offset, count) == (-1 if found is None else found[1])
+
+
+@body
+def test_gorilla_outside_the_data(body: ModuleType) -> None:
+    for offset, count in ((-1, 1), (3, 1), (0, -1)):
+        with pytest.raises(ValueError, match="not inside"):
+            body.gorilla_end(b"ab", offset, count)
 
 
 @body

@@ -28,6 +28,7 @@ from spoolq.server.connection import Connection, Controls
 from spoolq.server.record import Budget, ConnectionRecord
 
 from .raw_client import BINARY, Ended, RawClient, error_of, frame, good_headers, ok, one_row
+from .test_acks import durable
 
 REQUEST = ("\r\n".join(["GET /write/v4 HTTP/1.1", *(f"{k}: {v}" for k, v in good_headers().items()), "", ""])).encode()
 
@@ -197,6 +198,15 @@ class TestAcks:
             client.send(data(1))
             assert client.answer() == ok(0, ("t", 1))
             assert client.ping() == []
+
+
+def test_what_is_due_goes_out_before_the_close_of_the_program() -> None:
+    machine = Machine(Script(), durable_ack=True, durable_ack_delay_millis=30)
+    asking = REQUEST[:-2] + b"X-QWP-Request-Durable-Ack: true\r\n\r\n"
+    assert b"X-QWP-Durable-Ack: enabled" in machine.put(asking)
+    assert machine.put(data(1)) == ok_frame(0, ("t", 1))
+    machine.connection.close(1000, "", 1_030)
+    assert machine.connection.take_output(1_030) == b"\x82\x0e" + durable(("t", 1)) + b"\x88\x02\x03\xe8"
 
 
 class TestAnswers:

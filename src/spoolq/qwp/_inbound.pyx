@@ -96,3 +96,26 @@ def cuts_between_characters(const unsigned char[::1] offsets not None, const uns
         if <Py_ssize_t>at < nbytes and text[at] & 0xC0 == 0x80:
             return False
     return True
+
+
+cdef int* widths = [0, 7, 9, 12, 32]  # value bits behind so many ones (wire.md 4.5)
+
+
+def gorilla_end(const unsigned char[::1] data not None, Py_ssize_t offset, Py_ssize_t count):
+    cdef Py_ssize_t first = count if count < 2 else 2, base, at = 0, limit, index
+    cdef int ones
+    if offset < 0 or offset > data.shape[0] or count < 0:
+        raise ValueError("not inside the data")
+    if (data.shape[0] - offset) // 8 < first:
+        return -1
+    base = offset + 8 * first
+    limit = 8 * (data.shape[0] - base)
+    with nogil:
+        for index in range(count - 2):
+            ones = 0
+            while ones < 4 and at + ones < limit and data[base + (at + ones) // 8] >> ((at + ones) & 7) & 1:
+                ones += 1
+            at += (ones + 1 if ones < 4 else 4) + widths[ones]
+            if at > limit:
+                break
+    return base + (at + 7) // 8 if at <= limit else -1

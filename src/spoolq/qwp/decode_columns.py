@@ -223,11 +223,18 @@ def _encoded_timestamps(reader: Reader, count: int) -> Later:
         return _READERS[ColumnType.TIMESTAMP](reader, count)
     if encoding != layout.TIMESTAMPS_GORILLA:
         raise WireFault(Status.PARSE_ERROR, f"unknown timestamp encoding {encoding}")
-    found = gorilla.decode(reader.data, reader.offset, count)
-    if found is None:
+    data, start = reader.data, reader.offset
+    end = inbound.gorilla_end(data, start, count)
+    if end < 0:
         raise WireFault(Status.PARSE_ERROR, "attempt to read beyond available bits")
-    values, reader.offset = found
-    return lambda: values
+    reader.offset = end
+
+    def later() -> list[Any]:
+        found = gorilla.decode(data, start, count)
+        assert found is not None  # `gorilla_end` has walked it
+        return found[0]
+
+    return later
 
 
 def _geohashes(reader: Reader, count: int) -> tuple[int, Later]:

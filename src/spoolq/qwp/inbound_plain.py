@@ -6,6 +6,8 @@ from array import array
 from itertools import pairwise
 from typing import Final
 
+from spoolq.qwp import gorilla
+
 _MASK_NBYTES: Final = 4
 _VARINT_NBYTES_MAX: Final = 10
 
@@ -61,6 +63,14 @@ def varints(data: bytes | bytearray | memoryview, offset: int, count: int) -> li
             shift += 7
         found.append(value)
     return found
+
+
+def gorilla_end(data: bytes | bytearray | memoryview, offset: int, count: int) -> int:
+    """The offset behind ``count`` Gorilla timestamps from ``offset`` on, -1 where the data ends inside."""
+    if not 0 <= offset <= len(data) or count < 0:
+        raise ValueError("not inside the data")
+    found = gorilla.decode(memoryview(data), offset, count)
+    return -1 if found is None else found[1]
 
 
 def offsets_rise(offsets: bytes | bytearray | memoryview) -> bool:

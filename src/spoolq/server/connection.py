@@ -187,7 +187,7 @@ class Connection:
     def _answer_upgrade(self, answer: bytes, status: int | None) -> None:
         end = self._script.upgrade_nbytes_max
         self._plain.append(answer if end is None else answer[:end])
-        if end is not None and (end < len(answer) or status is None):
+        if end is not None:
             self._finish("server_drop", Ending.CLOSE)
             return
         self._record.status = status

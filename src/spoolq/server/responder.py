@@ -30,7 +30,7 @@ class Responder:
     def __init__(self, script: Script, record: ConnectionRecord) -> None:
         self._script = script
         self._record = record
-        self._queue: deque[tuple[int, bytes]] = deque()  # (due, frame), due never falls
+        self._queue: deque[tuple[int, bytes]] = deque()  # (due, frame); the first one holds up the others
         self._held: list[bytes] = []
         self._kept_back: Ok | None = None  # the first of a swapped pair
         self._kept_due_millis = 0
@@ -70,7 +70,6 @@ class Responder:
             self._put(frame, now_millis)
 
     def _put(self, frame: bytes, due_millis: int) -> None:
-        due_millis = max(due_millis, self._queue[-1][0]) if self._queue else due_millis
         self._queue.append((due_millis, frame))
 
     def _bent(self, response: Response) -> list[bytes]:
