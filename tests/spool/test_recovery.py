@@ -548,6 +548,21 @@ def test_rec_01_the_report_and_one_line_tell_what_was_found(tmp_path: Path, capl
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "warning"),
+    [
+        ("sf-initial.sfa", bytes(64), "sf-initial.sfa is corrupt: all of it is zero"),
+        ("x.sfa", b"SF09" + bytes(60), "x.sfa is corrupt: bad magic 39304653"),
+        ("x.sfa", slot_maker.segment(9, [], tail=b"\0\0x"), "x.sfa holds bytes from 26 on that are no whole frame"),
+    ],
+)
+def test_every_quarantined_file_is_explained(tmp_path: Path, name: str, content: bytes, warning: str) -> None:
+    _with(usual(), **{name: content}).write(tmp_path / ID)
+    _, opened = recover(tmp_path)
+    assert opened.report.warnings == (warning,)
+    assert warning in opened.report.line()
+
+
 def test_seg_03_an_intact_slot_is_no_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     usual().write(tmp_path / ID)
     with caplog.at_level(logging.INFO, logger="spoolq.spool"):

@@ -141,7 +141,7 @@ def _next_number(slot: str, names: Sequence[str]) -> int:
 
 def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
     """Watermark, counters and dictionary of a slot whose chain is settled."""
-    warnings = [f"{s.name} is corrupt: {s.fault or 'all of it is zero'}" for s in plan.decision.quarantined if s.fault]
+    warnings = [_why(segment) for segment in plan.decision.quarantined]
     try:
         plan.watermark = watermark.read_watermark(files, plan.slot)
     except records.UnknownVersion as error:
@@ -168,6 +168,13 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
     plan.copy_symbols = symbols.rest == "damaged"
     plan.remaining = _remaining(files, plan, to_send, buffer)
     plan.warnings = (*warnings, *filter(None, [plan.dictionary.warning]))
+
+
+def _why(segment: Segment) -> str:
+    """Why a file is renamed."""
+    if segment.residue is not None:
+        return f"{segment.name} holds bytes from {segment.residue.first} on that are no whole frame"
+    return f"{segment.name} is corrupt: {segment.fault or 'all of it is zero'}"
 
 
 def _seed(plan: SlotPlan) -> Seed:

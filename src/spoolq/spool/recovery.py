@@ -151,11 +151,12 @@ class _Work:
         for segment in chain[:-1]:
             self._cut_residue(segment, sealed=True)
         if self._plan.decision.rebase:
-            self._store(active.name, BASE_OFFSET, _I64.pack(active.base))
+            self._store(active.name, BASE_OFFSET, _I64.pack(active.base), sync=True)
         opened.manifest = self._manifest(chain)
         for segment in chain:
             if not segment.flags & FLAG_MANIFEST_REQUIRED:
-                self._store(segment.name, FLAGS_OFFSET, bytes([segment.flags | FLAG_MANIFEST_REQUIRED]))
+                # not synced: a flag that a power cut loses is set by the next opening
+                self._store(segment.name, FLAGS_OFFSET, bytes([segment.flags | FLAG_MANIFEST_REQUIRED]), sync=False)
         self._remove(segment.name for segment in self._plan.decision.removed)
         self._quarantine(segment.name for segment in self._plan.decision.quarantined)
         self._cut_residue(active, sealed=False)
@@ -204,12 +205,13 @@ class _Work:
         evidence.clear(self._files, self._slot, segment.name, segment.append_offset, found.end)
         self._cut.append(Cut(segment.name, segment.append_offset, found.end - segment.append_offset, copy, sealed))
 
-    def _store(self, name: str, offset: int, data: bytes) -> None:
-        """Changes a segment's header, durably."""
+    def _store(self, name: str, offset: int, data: bytes, *, sync: bool) -> None:
+        """Changes a segment's header."""
         file = self._files.open(os.path.join(self._slot, name))
         try:
             self._files.write(file, offset, data)
-            self._files.sync(file)
+            if sync:
+                self._files.sync(file)
         finally:
             self._files.close(file)
 
