@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from spoolq.server import Auth, QwpServer
+from spoolq.server import Auth, QwpServer, Script
 
 from .raw_client import KEY, RawClient, good_headers, ok, one_row
 
@@ -156,9 +156,19 @@ def test_bytes_behind_the_request_belong_to_the_stream() -> None:
         assert client.answer() == ok(0, ("t", 1))
 
 
-def test_a_request_byte_by_byte() -> None:
-    with QwpServer() as server, RawClient(server.port) as client:
-        head = "\r\n".join(["GET /write/v4 HTTP/1.1", *(f"{k}: {v}" for k, v in good_headers().items()), "", ""])
-        for byte in head.encode():
-            client.send(bytes((byte,)))
-        assert client.response()[0] == 101
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_request_in_pieces(size: int) -> None:
+    """Without a socket: the kernel would join the pieces."""
+    from .test_script import REQUEST, Machine
+
+    machine = Machine(Script())
+    out = b"".join(machine.put(REQUEST[at : at + size]) for at in range(0, len(REQUEST), size))
+    assert out.startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(("value", "granted"), [("true", True), ("TRUE", True), ("yes", False), ("1", False)])
+def test_durable_ack_is_asked_for_by_one_word(value: str, granted: bool) -> None:
+    with QwpServer(durable_ack=True) as server:
+        status, headers, _ = answer(server, good_headers() | {"X-QWP-Request-Durable-Ack": value})
+    assert status == 101
+    assert ("x-qwp-durable-ack" in headers) == granted
