@@ -255,7 +255,7 @@ _DAMAGE = st.sampled_from(["flip", "cut", "zero", "grow", "remove", "copy", "swa
     made=_slots(),
     damages=st.lists(st.tuples(_DAMAGE, st.integers(0, 9), st.integers(0, 8191), st.integers(1, 9)), max_size=3),
 )
-def test_nfr_02_random_damage_gives_the_predicted_verdict(
+def test_nfr_02_invariant_04_random_damage_gives_the_predicted_verdict(
     tmp_path_factory: pytest.TempPathFactory,
     made: _Made,
     damages: list[tuple[str, int, int, int]],

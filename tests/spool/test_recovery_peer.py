@@ -125,7 +125,7 @@ def test_rec_09_slots_of_a_killed_official_client_are_recovered_and_go_on_in_bot
     assert recover(tmp_path)[1].fresh, "drained by the peer"
 
 
-def test_wmk_01_partly_acknowledged_slot_of_the_official_client(tmp_path: Path) -> None:
+def test_wmk_01_invariant_22_partly_acknowledged_slot_of_the_official_client(tmp_path: Path) -> None:
     """Acknowledged and trimmed in part by a server that then goes away."""
     with RecordingPeer() as server:
         _killed_writer(
