@@ -1,0 +1,153 @@
+"""The official client, as a process, on the same slot as ours: what one leaves the other delivers.
+
+The oracle is what the processes said before they ended (`slot_process.Ledger`): every row whose flush returned
+lands, no row that was not written does, in order in each table, with its own symbols.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from spoolq.server import QwpServer
+from tests.interop.slot_process import CLIENTS, NOWHERE, Ledger, Server, Shape, Writer, drain, landings, left_in
+
+_OTHER = {"official": "ours", "ours": "official"}
+_FAST_CLOSE = "close_flush_timeout_millis=0;"
+_DRAIN_CLOSE = "close_flush_timeout_millis=30000;"
+
+
+class Stage(NamedTuple):
+    """What the first client does before it ends: ``end`` is "kill" or the time of its close in milliseconds."""
+
+    name: str
+    segment: int
+    flushes: int
+    shape: Shape
+    end: str
+    goes_on: bool
+    """Whether the second one writes too before it delivers."""
+
+
+OFFLINE = (
+    Stage("one segment", 1 << 20, 40, (3, 1, 5), "0", False),
+    Stage("many segments", 4096, 300, (4, 2, 40), "-1", True),
+    Stage("thousands of symbols", 1 << 16, 60, (80, 1, 4001), "0", True),
+    Stage("several tables", 1 << 14, 100, (10, 7, 12), "100", False),
+    Stage("killed", 4096, 400, (3, 3, 100), "kill", True),
+    Stage("killed in one segment", 1 << 20, 400, (3, 1, 1000), "kill", False),
+)
+ONLINE = tuple(stage for stage in OFFLINE if stage.name in ("many segments", "thousands of symbols", "several tables"))
+
+
+def _go_on_and_drain(client: str, server: Server, slot: Path, ledger: Ledger, stage: Stage) -> None:
+    """The second client opens the slot, writes too where the stage says so, and delivers everything."""
+    if not stage.goes_on:
+        drain(client, server.conf, slot, ledger)
+        return
+    extra = f"{_DRAIN_CLOSE}sf_max_segment_bytes={stage.segment};"
+    with Writer(client, server.conf, slot, ledger, extra) as writer:
+        rows, tables, symbols = stage.shape
+        writer.write(20, (rows, tables + 1, symbols * 2))
+        assert writer.close(drained=True) == ""
+
+
+def _fresh_again(client: str, server: Server, slot: Path, ledger: Ledger) -> None:
+    """The slot is empty, and the client that had left it begins a new life of it: FSN 0, its own symbols."""
+    assert left_in(slot) == []
+    with Writer(client, server.conf, slot, ledger, _DRAIN_CLOSE) as writer:
+        writer.write(3, (2, 2, 5))
+        assert ledger.newest_fsn == 2
+        assert writer.close(drained=True) == ""
+    assert left_in(slot) == []
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+@pytest.mark.parametrize("stage", OFFLINE, ids=lambda stage: stage.name.replace(" ", "-"))
+def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Path, first: str, stage: Stage) -> None:
+    ledger = Ledger()
+    timeout = 0 if stage.end == "kill" else int(stage.end)
+    extra = f"close_flush_timeout_millis={timeout};sf_max_segment_bytes={stage.segment};"
+    with Writer(first, NOWHERE, tmp_path, ledger, extra) as writer:
+        if stage.end == "kill":
+            writer.begin(stage.flushes, stage.shape)
+            writer.read_flushes(stage.flushes // 3)
+            writer.kill()
+        else:
+            writer.write(stage.flushes, stage.shape)
+            error = writer.close(drained=False)
+            assert bool(error) == (timeout > 0), error
+    with QwpServer() as server:
+        _go_on_and_drain(_OTHER[first], server, tmp_path, ledger, stage)
+        counts = ledger.judge(server, whole=True)
+        assert counts["landed_again"] == 0
+        _fresh_again(first, server, tmp_path, ledger)
+        ledger.judge(server, whole=True)
+        assert landings(server).total() == counts["rows"] + 6
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("stage", ONLINE, ids=lambda stage: stage.name.replace(" ", "-"))
+def test_what_the_server_acknowledged_in_part_the_other_goes_on_with(
+    tmp_path: Path, first: str, stage: Stage, end: str
+) -> None:
+    """Half is acknowledged; the other half lands, but its acknowledgements never come, and is delivered again.
+
+    What was acknowledged never goes out again, with one exception: our keeper stores the watermark within 100 ms, the
+    official client at once, so a kill right behind the acknowledgement may repeat rows of ours.
+    """
+    ledger = Ledger()
+    half = stage.flushes // 2
+    with QwpServer() as server:
+        extra = f"{_FAST_CLOSE}sf_max_segment_bytes={stage.segment};"
+        with Writer(first, server.conf, tmp_path, ledger, extra) as writer:
+            writer.write(half, stage.shape)
+            writer.await_acked(half - 1)
+            server.hold_acks()
+            writer.write(half, stage.shape)
+            if end == "close":
+                writer.close(drained=False)
+            else:
+                writer.kill()
+        if end == "close" or first == "official":
+            assert ledger.settle(half - 1, server) == half * stage.shape[0]
+        server.release_acks()
+        _go_on_and_drain(_OTHER[first], server, tmp_path, ledger, stage)
+        ledger.judge(server, whole=True)
+        _fresh_again(first, server, tmp_path, ledger)
+        ledger.judge(server, whole=True)
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+def test_a_client_killed_while_the_server_acknowledges_loses_nothing(tmp_path: Path, first: str) -> None:
+    ledger = Ledger()
+    shape = (3, 3, 500)
+    with QwpServer() as server:
+        for client in (first, _OTHER[first], first):
+            with Writer(client, server.conf, tmp_path, ledger, "sf_max_segment_bytes=4096;") as writer:
+                writer.begin(5_000, shape)
+                writer.read_flushes(200)
+                writer.kill()
+            ledger.judge(server, whole=False)
+        drain(_OTHER[first], server.conf, tmp_path, ledger)
+        ledger.judge(server, whole=True)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("holder", CLIENTS)
+@pytest.mark.parametrize("second", CLIENTS)
+def test_LCK_02_each_client_sees_the_others_lock_and_names_its_pid(tmp_path: Path, holder: str, second: str) -> None:
+    ledger = Ledger()
+    with QwpServer() as server:
+        with Writer(holder, server.conf, tmp_path, ledger) as writer:
+            writer.write(5, (2, 1, 3))
+            with Writer(second, server.conf, tmp_path, ledger) as refused:
+                assert {"official": "already in use", "ours": "SlotBusyError"}[second] in refused.refused
+                assert f"pid={writer.pid}" in refused.refused
+            writer.write(5, (2, 1, 3))
+            writer.kill()
+        drain(second, server.conf, tmp_path, ledger)  # the lock died with its holder
+        ledger.judge(server, whole=True)
