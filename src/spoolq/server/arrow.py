@@ -133,7 +133,7 @@ def _from_buffers(kind: Any, column: DecodedColumn, rows: int) -> Any:
 
 
 def _rescaled(column: Column, value: Decimal, digits: int) -> Decimal:
-    """The value with the column's scale, exactly, within so many digits; else a WireFault."""
+    """The value with the column's scale, exactly, or a WireFault; too many digits are found by Arrow."""
     scale = min(column.scale, digits)
     with localcontext(prec=2 * _WIDE_DIGITS) as context:
         context.Emin, context.Emax = -999_999, 999_999
@@ -144,9 +144,6 @@ def _rescaled(column: Column, value: Decimal, digits: int) -> Decimal:
         if changed != value:
             text = f"a decimal has more digits behind the point than the {scale} of the column [column={column.name}]"
             raise WireFault(Status.SCHEMA_MISMATCH, text)
-        if changed.adjusted() + scale >= digits and changed:
-            text = f"a decimal has more than {digits} digits with {scale} behind the point [column={column.name}]"
-            raise WireFault(Status.WRITE_ERROR, text)
     return changed
 
 
