@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench lint build clean coverage-table
+.PHONY: demo test bench backlog lint build clean coverage-table
 .DEFAULT_GOAL := test
 
 $(VENV)/.packages: requirements/dev.txt
@@ -39,6 +39,10 @@ demo: build
 
 bench: build
 	$(BIN)/python -m bench
+
+# What a backlog of 10 GiB costs beside one of 10 MiB; needs that much disk.
+backlog: build
+	$(BIN)/python -m bench.backlog
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

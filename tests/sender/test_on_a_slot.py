@@ -12,7 +12,7 @@ import pytest
 from spoolq import Sender, SlotBusyError, StorageError, TimestampNanos
 from spoolq.server import QwpServer
 from spoolq.testing import Script
-from tests.sender.harness import numbers
+from tests.sender.harness import Recorder, numbers
 
 NOBODY = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
 
@@ -123,6 +123,24 @@ def test_many_segments_rotate_and_trim_while_the_server_takes_them(tmp_path: Pat
                 sender.row("t", symbols={"s": f"sym-{value}"}, columns={"n": value}, at=TimestampNanos(value))
         assert numbers(server) == list(range(5_000))
     assert left_in(tmp_path) == [".lock", ".lock.pid"]
+
+
+def test_an_unreplayable_slot_is_set_aside_with_an_event_and_a_fresh_one_goes_on(tmp_path: Path) -> None:
+    with Sender.from_conf(NOBODY, sf_dir=tmp_path, sf_max_segment_bytes=120, sf_max_total_bytes="1m") as sender:
+        for value in range(6):
+            put(sender, value)
+    members = sorted((tmp_path / "default").glob("sf-*.sfa"))
+    members[1].unlink()  # a hole in the chain
+    handler = Recorder()
+    with QwpServer() as server:
+        with Sender.from_conf(server.conf, sf_dir=tmp_path, auto_flush="off", error_handler=handler) as sender:
+            event = handler.wait_for(lambda event: event.category == "slot_unreplayable")
+            assert put(sender, 7) == 0
+        assert numbers(server) == [7]
+    aside = tmp_path / "default.unreplayable-0"
+    assert event.policy == "set_aside"
+    assert str(aside) in event.text
+    assert (aside / ".failed").exists()
 
 
 def test_SEG_03_a_torn_tail_is_cut_counted_and_copied_and_the_rest_is_sent(tmp_path: Path) -> None:

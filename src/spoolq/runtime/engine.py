@@ -70,6 +70,8 @@ class Engine:
             connection_listener=connection_listener,
             error_capacity=config.error_inbox_capacity,
         )
+        if storage.recovery is not None and storage.recovery.set_aside:
+            self.reports.slot_set_aside(storage.recovery)
         self.machine = Delivery(_delivery_options(config, self._names), self.store, Random())
         self.publisher = Publisher(
             self.rows,

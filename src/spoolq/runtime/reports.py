@@ -17,6 +17,7 @@ from spoolq.delivery import actions
 from spoolq.errors import SpoolqError
 from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent
 from spoolq.runtime.dispatcher import Dispatcher
+from spoolq.spool.report import RecoveryReport
 
 _ERRORS: Final = logging.getLogger("spoolq.errors")
 _CONNECTIONS: Final = logging.getLogger("spoolq.delivery")
@@ -101,6 +102,11 @@ class Reports:
             ErrorEvent("client_fault", "terminal", None, str(error), None, first_fsn, last_fsn, datetime.now(UTC))
         )
 
+    def slot_set_aside(self, found: RecoveryReport) -> None:
+        """The slot held frames that cannot be sent; it was kept under another name (ours.md 15d)."""
+        text = f"the slot {found.slot} was unreplayable and is kept as {found.set_aside}: {'; '.join(found.warnings)}"
+        self._error(ErrorEvent("slot_unreplayable", "set_aside", None, text, None, -1, -1, datetime.now(UTC)))
+
     def close(self) -> None:
         """Lets the handlers finish for a moment (`Dispatcher.close`)."""
         for dispatcher in (self._errors, self._connections):
@@ -115,7 +121,8 @@ class Reports:
             self._errors.post(event)
             return
         if event.status is None:
-            _ERRORS.error("the sender has stopped: %s: %s", event.category, event.text)
+            stopped = "the sender has stopped: " if event.policy == "terminal" else ""
+            _ERRORS.error("%s%s: %s", stopped, event.category, event.text)
             return
         level = logging.ERROR if event.policy == "terminal" else logging.WARNING
         frames = f"FSN {event.from_fsn}" + (f" to {event.to_fsn}" if event.to_fsn > event.from_fsn else "")
