@@ -24,9 +24,9 @@ from tests.spool.files_double import UnsyncedFiles
 ID = "writer"
 
 
-def frame_of(fsn: int) -> bytes:
-    """30 bytes, two of which fill a segment: a message that registers symbol ``fsn``."""
-    return slot_maker.message(fsn, [f"s{fsn:03d}"], body=b"frame %05d" % fsn)
+def frame_of(fsn: int, symbol: int) -> bytes:
+    """30 bytes, two of which fill a segment: a message that registers a symbol."""
+    return slot_maker.message(symbol, [f"s{symbol:03d}"], body=b"frame %05d" % fsn)
 
 
 @dataclass
@@ -41,7 +41,6 @@ class Life:
     tried: dict[int, bytes] = field(default_factory=dict)
     acked: int = -1
     synced: int = -1
-    ended: bool = False
     errors: list[StorageError] = field(default_factory=list)
     store: DiskStore | None = None
 
@@ -84,12 +83,11 @@ class Life:
                 with self.noting():
                     store.sync()
                     self.synced = store.synced_fsn
-        if self.drained:
-            self.acknowledge(store, store.published_fsn)
         for _ in range(3):
             now += 1_000
             store.keep(now)
-        self.ended = True
+        if self.drained:  # sealed segments that nobody trimmed are left for the close
+            self.acknowledge(store, store.published_fsn)
         with self.noting():
             store.close()
 
@@ -99,22 +97,24 @@ class Life:
 
     def append(self, store: DiskStore, symbols: SymbolTable) -> bool:
         fsn = store.published_fsn + 1
-        payload = frame_of(fsn)
+        new = symbols.published_count  # the frame's own number, unless a power cut took settled symbols
+        payload = frame_of(fsn, new)
         room = store.reserve(len(payload))
         if room is None:
             return False
         room.view[:] = payload
         self.tried[fsn] = payload
         try:
-            if len(symbols) == fsn:
-                symbols.intern(f"s{fsn:03d}")
+            if len(symbols) == new:
+                symbols.intern(f"s{new:03d}")
             if not store.dense:
-                store.write_ahead(symbols, fsn, fsn + 1)
+                store.write_ahead(symbols, new, new + 1)
             store.publish(room)
         except BaseException:
             if store.published_fsn < fsn:
                 store.abandon(room)
             raise
+        symbols.published_count = new + 1
         self.published[fsn] = payload
         return True
 
@@ -134,7 +134,11 @@ class Life:
             assert found.items() <= self.tried.items()
             assert store.acked_fsn <= max(self.acked, -1)
             assert store.published_fsn <= max(self.tried, default=-1)
-            assert len(symbols) >= max((fsn + 1 for fsn in found), default=0)
+            assert (
+                symbols.published_count
+                == len(symbols)
+                >= max((payload[12] + 1 for payload in found.values()), default=0)
+            )
             assert symbols.entries(0, len(symbols)) == slot_maker.entries([f"s{n:03d}" for n in range(len(symbols))])
             assert next_fsn in (None, store.published_fsn + 1)
             store.keep(0)

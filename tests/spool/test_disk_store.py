@@ -186,9 +186,10 @@ def test_bp_the_full_slot_is_told_at_most_every_30_seconds_mgr_06(slot: Path, ca
     store = fresh(Files(), slot, total=2 * SEGMENT)
     while put(store, payload_of(store.published_fsn + 1)) is not None:
         pass
-    for now in (0, 10_000, 29_999, 30_000, 59_999, 60_000):
+    for now, told in ((0, 1), (10_000, 1), (29_999, 1), (30_000, 2), (59_999, 2), (60_000, 3)):
         assert store.reserve(30) is None
         store.keep(now)
+        assert len(caplog.records) == told
     assert [r.message for r in caplog.records if "is full" in r.message] == [
         f"the slot {slot} is full: 200 of 200 bytes, 4 frames wait for their acknowledgement; appends wait for it"
     ] * 3
@@ -212,6 +213,10 @@ def test_rng_07_trim_removes_fully_acked_sealed_segments_only(slot: Path) -> Non
     store.acknowledge(0)  # half of the first
     store.keep(0)
     assert len(segments_of(slot)) == 4
+    store.acknowledge(2)  # all of the first, half of the second
+    store.keep(0)
+    assert segments_of(slot) == [made_name(1), made_name(2), made_name(3)]
+    assert manifest_of(slot) == (2, 4)
     store.acknowledge(3)
     store.keep(0)
     assert segments_of(slot) == [made_name(2), made_name(3)]

@@ -298,10 +298,10 @@ from spoolq.spool.files import Files
 for fd in (0, 1, 2):
     os.close(fd)
 files, numbers = Files(), []
-lock = files.open_or_create(sys.argv[1] + "/.lock")
 data = files.create(sys.argv[1] + "/data")
+lock = files.open_or_create(sys.argv[1] + "/.lock")
 more = files.create(sys.argv[1] + "/more")
-assert (lock.fd, data.fd, more.fd) == (0, 1, 2)
+assert (data.fd, lock.fd, more.fd) == (0, 1, 2)
 assert files.lock(lock)
 for file in (data, more):
     files.reserve(file, 8192)

@@ -351,7 +351,7 @@ class DiskStore(Appender):
         return True
 
     def _wants_spare(self) -> bool:
-        return self._spare is None and self._retired is None and self._may_grow()
+        return self._spare is None and self._may_grow()
 
     def _may_grow(self) -> bool:
         """Whether the cap takes one more segment; also when all that is there is settled and will go."""

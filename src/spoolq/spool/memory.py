@@ -4,8 +4,8 @@ One active segment takes appends, sealed ones wait for their acknowledgement, at
 ready.  The bytes of all segments, the spare's too, stay within the cap.
 
 - Only a fully acked sealed segment is trimmed; its memory becomes the spare (touched memory is fast).
-- A fully acked active segment is emptied in place only when the cap blocks an append (ours.md 19);
-  the FSNs go on.
+- A fully acked active segment stays until it is full; the cap of two segments or more always takes the
+  next one then, and the full one is trimmed (ours.md 19).  The FSNs go on.
 - A run that is not released pins its segment: pinned memory is not used again.
 
 In RAM the producer may make a segment itself; the keeper only does so ahead of need.
@@ -93,8 +93,7 @@ class MemoryStore(Appender):
             if fsn <= self.acked_fsn or self._closed:
                 return False
             self.acked_fsn = fsn
-            active_is_free = self._segments[-1].end_fsn - 1 == fsn  # it can be emptied in place now
-            return self._trim() or active_is_free
+            return self._trim()
 
     @property
     def unsent(self) -> tuple[int, int]:
@@ -173,8 +172,6 @@ class MemoryStore(Appender):
             self._segments.append(fresh)
         elif self._allocated() + self._segment_nbytes <= self._total_nbytes:
             self._segments.append(self._new_segment(full.end_fsn))
-        elif self.acked_fsn == full.end_fsn - 1 and not full.pins:
-            full.reset(full.end_fsn)
         else:
             return False
         return True

@@ -110,9 +110,9 @@ def fresh_slot(
         log = SymbolLog.create(files, directory)
         opened.append(log.close)
         made.append(symbol_log.NAME)
+        made.append(watermark.NAME)  # it does not take itself back
         mark = Watermark.open(files, directory, None)
         opened.append(mark.close)
-        made.append(watermark.NAME)
         name = segment_name(next_generation)
         first = SegmentFile.create(
             files, directory, name, nbytes=segment_nbytes, base=0, flags=0, created_micros=created_micros
@@ -131,8 +131,9 @@ def fresh_slot(
         with suppress(StorageError):
             do_all(opened)
         with suppress(StorageError):  # what cannot be removed is a slot that starts fresh again
-            for leftover in made:
-                files.unlink(os.path.join(directory, leftover))
+            for path in (os.path.join(directory, leftover) for leftover in made):
+                if files.stat(path) is not None:
+                    files.unlink(path)
         raise
     return LiveSlot(directory, lock, manifest, mark, log, [stored], -1, next_generation + 1)
 
