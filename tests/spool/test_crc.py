@@ -30,7 +30,7 @@ def test_crc_01_known_vector_empty_input_and_zeros() -> None:
 
 
 @given(st.binary(max_size=200), st.data())
-def test_crc_02_chained_equals_one_shot_and_every_bit_flip_shows(data: bytes, draw: st.DataObject) -> None:
+def test_crc_02_invariant_02_chained_equals_one_shot_and_every_bit_flip_shows(data: bytes, draw: st.DataObject) -> None:
     cut = draw.draw(st.integers(0, len(data)))
     whole = crc32c(data)
     assert crc32c(data[cut:], crc32c(data[:cut])) == whole == reference(data)

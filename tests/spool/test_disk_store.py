@@ -182,7 +182,7 @@ def test_invariant_25_the_files_never_exceed_the_cap(slot: Path) -> None:
     store.close()
 
 
-def test_bp_the_full_slot_is_told_at_most_every_30_seconds_mgr_06(slot: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mgr_06_the_full_slot_is_told_at_most_every_30_seconds(slot: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = fresh(Files(), slot, total=2 * SEGMENT)
     while put(store, payload_of(store.published_fsn + 1)) is not None:
         pass
@@ -196,7 +196,7 @@ def test_bp_the_full_slot_is_told_at_most_every_30_seconds_mgr_06(slot: Path, ca
     store.close()
 
 
-def test_rng_06_acknowledge_only_rises_and_stops_at_published(slot: Path) -> None:
+def test_rng_06_invariant_19_acknowledge_only_rises_and_stops_at_published(slot: Path) -> None:
     store = fresh(Files(), slot)
     fill(store, 2)
     for fsn, expected in ((0, 0), (-1, 0), (10**6, 1), (0, 1)):
@@ -263,7 +263,7 @@ def test_rng_12_bytes_are_counted_exactly(slot: Path) -> None:
     store.close()
 
 
-def test_wmk_the_watermark_is_stored_soon_after_an_ack_and_at_close(slot: Path) -> None:
+def test_wmk_the_watermark_record_is_stored_soon_after_an_ack_and_at_close(slot: Path) -> None:
     store, told = fresh(Files(), slot), []
     fill(store, 2)
     store.keep(0)

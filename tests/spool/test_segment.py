@@ -78,7 +78,7 @@ def test_crc_01_the_crc_of_a_frame_is_that_of_length_and_payload(payloads: list[
     assert bytes(store.memory)[24 : store.active.append_offset] == b"".join(map(frame, payloads))
 
 
-def test_seg_12_the_crc_is_stored_last_and_then_the_frame_counts() -> None:
+def test_seg_12_invariant_03_the_crc_is_stored_last_and_then_the_frame_counts() -> None:
     store = Store(1_000, 100)
     room = store.reserve(3)
     assert room is not None
