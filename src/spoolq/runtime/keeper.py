@@ -30,6 +30,7 @@ from spoolq.spool import Store
 _LOG = logging.getLogger("spoolq.keeper")
 _FAILURE_LOG_MILLIS = 5_000  # ours.md 12
 _RETRY_MILLIS_MIN = 50
+_BUSY_RETRY_MILLIS = 5  # another thread has the row buffer just now
 
 
 class Keeper:
@@ -68,6 +69,7 @@ class Keeper:
         self._first_row_millis = 0
         self._failing_since: int | None = None
         self._retry_millis = 0
+        self._busy_until_millis = 0
         self._failure_log = Throttle(clock, _FAILURE_LOG_MILLIS)
         self.timer_flushes = 0
         self.timer_flush_failures = 0
@@ -134,8 +136,8 @@ class Keeper:
         if self._interval_millis is None or not len(self._rows):
             return None
         if self._failing_since is not None:
-            return self._retry_millis
-        return self._first_row_millis + self._interval_millis
+            return max(self._retry_millis, self._busy_until_millis)
+        return max(self._first_row_millis + self._interval_millis, self._busy_until_millis)
 
     def _is_due(self) -> bool:
         due = self._due_millis()
@@ -143,7 +145,11 @@ class Keeper:
 
     def _flush(self) -> None:
         """One timer flush; what fails is kept for the caller's next call."""
-        with self._rows:  # also while the outcome is told: a flush of the caller's must not come between
+        if not self._rows.lock(blocking=False):
+            # Never waited for: who holds it may be waiting for a spare, and this thread makes them.
+            self._busy_until_millis = self._clock.now_millis() + _BUSY_RETRY_MILLIS
+            return
+        try:  # also while the outcome is told: a flush of the caller's must not come between
             if not self._is_due():
                 return
             try:
@@ -153,6 +159,8 @@ class Keeper:
             else:
                 self.timer_flushes += 1
                 self.published()
+        finally:
+            self._rows.unlock()
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()

@@ -1,0 +1,64 @@
+"""The keeper must go on for a producer that waits for it with the sender's lock held."""
+
+from __future__ import annotations
+
+import threading
+
+from spoolq.columns import RowBuffer, SymbolTable
+from spoolq.runtime.keeper import Keeper
+from spoolq.spool import MemoryStore
+from spoolq.values import TimestampNanos
+from tests.runtime.manual_clock import ManualClock
+
+
+class _NeedsKeeping(MemoryStore):
+    """Asks for the keeper when ``needed`` is set; ``kept`` says that it came."""
+
+    def __init__(self) -> None:
+        super().__init__(1_000, 10_000)
+        self.needed = False
+        self.kept = threading.Event()
+        self.passed = threading.Event()
+
+    def keep_due_millis(self, now_millis: int) -> int | None:
+        return now_millis if self.needed else None
+
+    def keep(self, now_millis: int) -> bool:
+        if self.needed:
+            self.needed = False
+            self.kept.set()
+        self.passed.set()
+        return True
+
+
+def test_a_due_timer_flush_does_not_wait_for_a_producer_that_waits_for_a_spare() -> None:
+    clock, store, rows, flushed = ManualClock(), _NeedsKeeping(), RowBuffer(SymbolTable()), threading.Event()
+
+    def publish(wait: bool) -> int | None:
+        rows.clear()
+        flushed.set()
+        return 0
+
+    keeper = Keeper(
+        rows, store, publish, clock, interval_millis=100, append_deadline_millis=1_000, report=lambda _: None
+    )
+    rows.on_first_row = keeper.row_buffered
+    keeper.start()
+    try:
+        clock.waiting()
+        rows.row("t", columns={"n": 1}, at=TimestampNanos(1))
+        clock.waiting()
+        with rows:  # a flush that found no room
+            store.passed.clear()
+            clock.advance(100)
+            assert store.passed.wait(10)  # the timer flush comes next
+            store.needed = True
+            keeper.wake()
+            assert store.kept.wait(10), "the keeper waits for the lock"
+            assert not flushed.is_set()
+        clock.waiting()
+        clock.advance(5)
+        assert flushed.wait(10)
+    finally:
+        keeper.stop()
+    store.close()
