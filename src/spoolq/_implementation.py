@@ -25,6 +25,7 @@ _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a
     "spoolq.link._mask",
     "spoolq.qwp._encode",
     "spoolq.qwp._inbound",
+    "spoolq.runtime._handover",
     "spoolq.spool._crc",
     "spoolq.spool._mapping",
     "spoolq.spool._segment",

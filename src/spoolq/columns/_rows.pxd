@@ -39,7 +39,8 @@ cdef class RowBuffer:
     cdef int take_lock(self) except -1
     cdef void give_lock(self) noexcept
     cdef Py_ssize_t new_symbols_nbytes(self) noexcept
-    cdef int empty(self, Table table) except -1
+    cdef void forget_rows(self) noexcept
+    cdef void empty(self, Table table) noexcept
     cdef int forget_idle_tables(self) except -1
     cdef int append(self, object name, object symbols, object columns, object at) except -1
     cdef int append_tuple(self, Table table, Plan plan, tuple values, object at) except -1

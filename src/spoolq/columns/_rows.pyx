@@ -200,19 +200,22 @@ cdef class RowBuffer:
 
     def clear(self):
         """Forgets all rows; the next row starts the columns anew."""
-        cdef Table table
-        for table in self.batch:
-            self.empty(table)
-        self.batch = []
-        self.row_total = self.tables_nbytes = 0
+        self.forget_rows()
         self.published_nbytes = self.symbols.entries_nbytes(0, self.symbols.published_count)
         self.forget_idle_tables()
 
-    cdef int empty(self, Table table) except -1:
+    cdef void forget_rows(self) noexcept:
+        """Runs no Python code, so that nothing comes between publishing a frame and this."""
+        cdef Table table
+        for table in self.batch:
+            self.empty(table)
+        self.batch.clear()
+        self.row_total = self.tables_nbytes = 0
+
+    cdef void empty(self, Table table) noexcept:
         self.tables_nbytes -= table.bound
         table.leave_since(0)
         table.row_count = table.data_nbytes = table.bound = 0
-        return 0
 
     cdef int forget_idle_tables(self) except -1:
         """Keeps memory and plans of past batches within limits."""

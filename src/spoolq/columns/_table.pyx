@@ -8,12 +8,17 @@ Owner: the row buffer, under the sender's lock.  Names were checked by the calle
 """
 
 cimport cython
+from cpython.ref cimport PyObject
 from spoolq.columns._column cimport (
     SENTINEL, Column, enter_batch, leave_batch, native_alloc, native_free, native_nbytes, pad, release,
 )
 
 from spoolq.columns import sizes
 from spoolq.columns.names import check_shape, fold
+
+cdef extern from "Python.h":
+    Py_ssize_t PyList_GET_SIZE(PyObject*)
+    int PyList_SetSlice(PyObject*, Py_ssize_t, Py_ssize_t, PyObject*)  # NULL: the items go
 
 cdef Py_ssize_t TABLE_BYTES = sizes.TABLE_BYTES
 cdef Py_ssize_t COLUMN_BYTES = sizes.COLUMN_BYTES
@@ -100,7 +105,7 @@ cdef class Table:
             if column.storage == SENTINEL:
                 self.sentinel_nbytes -= column.width
             leave_batch(column)
-        del self.names[order_count:]
+        PyList_SetSlice(<PyObject*> self.names, order_count, PyList_GET_SIZE(<PyObject*> self.names), NULL)
 
     cdef Py_ssize_t measured(self) noexcept:
         """Upper bound of the encoded block (`sizes`)."""

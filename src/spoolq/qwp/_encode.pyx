@@ -8,6 +8,7 @@ free, for a part it is found by `locate`.  A large message is written without th
 keeps it, because getting it back can take longer than the copy.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -38,52 +39,15 @@ cdef int FLAG_DICTIONARY = layout.FLAG_DELTA_DICTIONARY
 cdef int FLAG_GORILLA = layout.FLAG_GORILLA
 cdef const char* MAGIC = b"QWP1"  # layout.MAGIC
 
-# A column cut to some rows.
-cdef struct Slice:
-    Column* column
-    Py_ssize_t first
-    Py_ssize_t rows
-    Py_ssize_t nulls
-    Py_ssize_t values       # that are no null
-    const char* data
-    Py_ssize_t data_size
-    const char* text
-    Py_ssize_t text_size
-    uint32_t text_start     # what the stored end offsets count from
-    bint bitmap
-    int timestamps          # PLAIN, RAW, PACKED
-    Py_ssize_t size         # of the column in the message, without its schema
-
-# A table cut to some rows: those of its columns that have a value there.
-cdef struct Block:
-    const char* name
-    Py_ssize_t name_size
-    Py_ssize_t rows
-    Slice* slices
-    Py_ssize_t slice_count
-    Py_ssize_t slice_room
-    Py_ssize_t size
-
-cdef struct Frame:
-    Block* blocks
-    Py_ssize_t block_count
-    uint64_t symbol_start
-    uint64_t symbol_count
-    const char* entries     # the dictionary section's
-    Py_ssize_t entries_size
-    Py_ssize_t payload
-    bint gorilla
-
 cdef struct Cursor:
     char* at
     char* end
 
 
+@cython.final
+@cython.freelist(4)
 cdef class Message:
     """A message on its way: its parts, measured.  Borrows from the row buffer, whose lock is held."""
-
-    cdef Frame frame
-    cdef bytes entries
 
     def __dealloc__(self):
         cdef Py_ssize_t index
@@ -96,27 +60,69 @@ cdef class Message:
     cdef int gather(self, RowBuffer rows, object cut, bint gorilla) except -1:
         """Measures everything that ``cut`` names, or all rows and the new symbols."""
         cdef Py_ssize_t index, table_index, first, end
-        cdef Frame* frame = &self.frame
         symbols = rows.symbols
         if cut is None:
             start, stop, tables = symbols.published_count, len(symbols), None
         else:
             start, stop, tables = cut.symbol_start, cut.symbol_end, cut.tables
-        self.entries = symbols.entries(start, stop) if start != stop else b""
-        frame.entries, frame.entries_size = self.entries, len(self.entries)
-        frame.symbol_start, frame.symbol_count = start, stop - start
+        self.begin(start, stop - start, symbols.entries(start, stop) if start != stop else b"", gorilla)
+        if tables is None:
+            return self.add_all(rows)
+        self.reserve_blocks(len(tables))
+        for index in range(len(tables)):
+            table_index, first, end = tables[index]
+            self.add(index, rows.table_at(table_index), first, end)
+        return 0
+
+    cdef int gather_known(self, RowBuffer rows, Py_ssize_t symbol_start, bint gorilla) except -1:
+        self.begin(symbol_start, 0, b"", gorilla)
+        return self.add_all(rows)
+
+    cdef int begin(self, uint64_t symbol_start, uint64_t symbol_count, bytes entries, bint gorilla) except -1:
+        cdef Frame* frame = &self.frame
+        self.entries = entries
+        frame.entries, frame.entries_size = entries, len(entries)
+        frame.symbol_start, frame.symbol_count = symbol_start, symbol_count
         frame.gorilla = gorilla
-        frame.payload = varint_size(frame.symbol_start) + varint_size(frame.symbol_count) + frame.entries_size
-        count = len(rows.batch) if tables is None else len(tables)
-        frame.blocks = <Block*> native_alloc(sizeof(Block) * max(<Py_ssize_t> count, 1))
-        frame.block_count = count
-        for index in range(frame.block_count):
-            if tables is None:
-                table_index, first, end = index, 0, rows.table_at(index).row_count
-            else:
-                table_index, first, end = tables[index]
-            measure_block(&frame.blocks[index], rows.table_at(table_index), first, end, gorilla)
-            frame.payload += frame.blocks[index].size
+        frame.payload = varint_size(symbol_start) + varint_size(symbol_count) + frame.entries_size
+        return 0
+
+    cdef int reserve_blocks(self, Py_ssize_t count) except -1:
+        self.frame.blocks = <Block*> native_alloc(sizeof(Block) * max(count, 1))
+        self.frame.block_count = count
+        return 0
+
+    cdef int add(self, Py_ssize_t index, Table table, Py_ssize_t first, Py_ssize_t end) except -1:
+        measure_block(&self.frame.blocks[index], table, first, end, self.frame.gorilla)
+        self.frame.payload += self.frame.blocks[index].size
+        return 0
+
+    cdef int add_all(self, RowBuffer rows) except -1:
+        cdef Py_ssize_t index
+        cdef Table table
+        self.reserve_blocks(len(rows.batch))
+        for index in range(self.frame.block_count):
+            table = rows.table_at(index)
+            self.add(index, table, 0, table.row_count)
+        return 0
+
+    cdef Py_ssize_t nbytes(self) noexcept:
+        return HEADER_BYTES + self.frame.payload
+
+    cdef int write(self, char* at, Py_ssize_t nbytes) except -1:
+        cdef Cursor out
+        cdef int failed
+        if nbytes != self.nbytes():
+            raise ValueError(f"the buffer has {nbytes} bytes, the message {self.nbytes()}")
+        out.at = at
+        out.end = at + nbytes
+        if nbytes < WITHOUT_GIL_BYTES:
+            failed = write_frame(&out, &self.frame)
+        else:
+            with nogil:
+                failed = write_frame(&out, &self.frame)
+        if failed:
+            raise AssertionError("a message does not end where its size says")
         return 0
 
 
@@ -124,7 +130,7 @@ def frame_bytes(RowBuffer rows not None, cut=None, *, bint gorilla=False):
     """Exact size of the message in bytes."""
     cdef Message message = Message.__new__(Message)
     message.gather(rows, cut, gorilla)
-    return HEADER_BYTES + message.frame.payload
+    return message.nbytes()
 
 
 def write(RowBuffer rows not None, buffer, cut=None, *, bint gorilla=False):
@@ -146,22 +152,10 @@ def write(RowBuffer rows not None, buffer, cut=None, *, bint gorilla=False):
 cdef int write_locked(RowBuffer rows, object buffer, object cut, bint gorilla) except -1:
     cdef Message message = Message.__new__(Message)
     cdef Py_buffer view
-    cdef Cursor out
-    cdef int failed
     message.gather(rows, cut, gorilla)
     PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
     try:
-        if view.len != HEADER_BYTES + message.frame.payload:
-            raise ValueError(f"the buffer has {view.len} bytes, the message {HEADER_BYTES + message.frame.payload}")
-        out.at = <char*> view.buf
-        out.end = out.at + view.len
-        if view.len < WITHOUT_GIL_BYTES:
-            failed = write_frame(&out, &message.frame)
-        else:
-            with nogil:
-                failed = write_frame(&out, &message.frame)
-        if failed:
-            raise AssertionError("a message does not end where its size says")
+        message.write(<char*> view.buf, view.len)
     finally:
         PyBuffer_Release(&view)
     return 0

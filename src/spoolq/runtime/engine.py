@@ -96,6 +96,7 @@ class Engine:
         )
         self.loop: IoLoop | None = None
         self._thread: threading.Thread | None = None
+        self._hand_over = self.publisher.handover.flush
         self._close_lock = threading.Lock()
         self._close_begun = False
         self._is_forked = False
@@ -154,7 +155,9 @@ class Engine:
 
     def _start(self, loop: IoLoop) -> None:
         self.keeper.start()
-        self.rows.on_first_row = self.keeper.row_buffered
+        if self.config.auto_flush_interval_millis:
+            self.rows.on_first_row = self.keeper.row_buffered
+        self.publisher.handover.sleeper = loop
         self._thread = thread = threading.Thread(target=self._run_loop, args=(loop,), name="spoolq-io", daemon=True)
         try:
             thread.start()
@@ -237,6 +240,11 @@ class Engine:
 
         A latched terminal error is raised behind it: the rows are in the store then, not kept.
         """
+        progress = self.progress
+        if progress.error is None and not progress.closing and self.keeper.failing_since is None:
+            quick = self._hand_over()
+            if quick >= 0:
+                return quick
         self._check_process()
         with self.rows:
             self.check_open()

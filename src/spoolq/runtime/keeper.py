@@ -67,7 +67,7 @@ class Keeper:
         self._stopping = False
         self._dormant = False
         self._first_row_millis = 0
-        self._failing_since: int | None = None
+        self.failing_since: int | None = None  #: since when timer flushes fail; `published` ends it
         self._retry_millis = 0
         self._busy_until_millis = 0
         self._failure_log = Throttle(clock, _FAILURE_LOG_MILLIS)
@@ -95,8 +95,8 @@ class Keeper:
 
     def published(self) -> None:
         """A flush succeeded, which ends a failure of the timer's.  Called with the sender's lock held."""
-        if self._failing_since is not None:
-            self._failing_since = None
+        if self.failing_since is not None:
+            self.failing_since = None
             self._report(None)
 
     def end_deadline(self) -> None:
@@ -135,7 +135,7 @@ class Keeper:
         """When the buffered rows must be published; None when none are."""
         if self._interval_millis is None or not len(self._rows):
             return None
-        if self._failing_since is not None:
+        if self.failing_since is not None:
             return max(self._retry_millis, self._busy_until_millis)
         return max(self._first_row_millis + self._interval_millis, self._busy_until_millis)
 
@@ -164,10 +164,10 @@ class Keeper:
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()
-        if self._failing_since is None:
-            self._failing_since = now
+        if self.failing_since is None:
+            self.failing_since = now
         self._retry_millis = now + max(_RETRY_MILLIS_MIN, self._interval_millis or 0)
-        if isinstance(error, BackpressureError) and now - self._failing_since < self._append_deadline_millis:
+        if isinstance(error, BackpressureError) and now - self.failing_since < self._append_deadline_millis:
             return  # the append deadline of a caller's flush would still be running
         self.timer_flush_failures += 1
         if not isinstance(error, SpoolqError):  # a fault of ours must not end the thread unseen

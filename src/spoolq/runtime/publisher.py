@@ -11,6 +11,8 @@ fails, the rows of the parts before it are gone from the buffer, the others stay
 says ``in_doubt``.  An interrupt (Ctrl-C) at any point leaves a row either buffered or published,
 never both.
 
+A batch of the common kind takes the same steps in one, by `handover`.
+
 Room is waited for up to the append deadline; any trim ends the wait (behaviour.md 3.4).
 """
 
@@ -25,6 +27,7 @@ from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.errors import BackpressureError
 from spoolq.qwp import encode
 from spoolq.runtime.clock import Clock
+from spoolq.runtime.handover import Handover
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool import Room, Store
@@ -64,6 +67,7 @@ class Publisher:
         self._describe_wire = describe_wire
         self._stall_log = Throttle(clock, _STALL_WARN_MILLIS)
         self._while_closing = False
+        self.handover = Handover(rows, store, gorilla=gorilla)
         self.frame_nbytes_max = 0
         self.backpressure_stalls = 0
         self.cap_known(limits.BATCH_BYTES_ASSUMED)
@@ -71,6 +75,7 @@ class Publisher:
     def cap_known(self, cap_nbytes: int) -> None:
         """The endpoint's cap for one message; the segment's room bounds it further."""
         self.frame_nbytes_max = min(cap_nbytes, self._store.frame_nbytes_max)
+        self.handover.frame_nbytes_max = self.frame_nbytes_max
 
     def publish(self, *, wait: bool = True, while_closing: bool = False) -> int | None:
         """Publishes all buffered rows; the FSN of the last frame, None when nothing was buffered.
@@ -80,6 +85,9 @@ class Publisher:
         meanwhile (not with ``while_closing``, which is close's own), FrameTooLarge for a row that
         fits no frame.
         """
+        fsn = self.handover.publish()
+        if fsn >= 0:
+            return fsn
         self._while_closing = while_closing
         rows = self._rows
         if not len(rows):

@@ -71,6 +71,10 @@ cdef class Run:
 cdef class Appender:
     cdef public Segment active
     cdef public Py_ssize_t direct_nbytes_max
+    cdef public Py_ssize_t symbols_ahead
     cdef Room room
     cdef spoolq_marks marks
     cdef int _forget_room(self) except -1
+    cdef unsigned char* _direct_place(self, Py_ssize_t nbytes) except? NULL
+    cdef int64_t _publish_direct(self, Py_ssize_t nbytes) except -1
+    cdef void _clear_direct(self, Py_ssize_t nbytes) noexcept

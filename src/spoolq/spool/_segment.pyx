@@ -46,6 +46,19 @@ cdef inline int32_t _length_at(const unsigned char* frame) noexcept nogil:
     return length
 
 
+cdef int _seal_frame(unsigned char* frame, Py_ssize_t nbytes) except -1:
+    """Stores the CRC of a frame whose length and payload are there."""
+    cdef uint32_t crc
+    if 4 + nbytes < LARGE_NBYTES:
+        crc = spoolq_crc32c(frame + CRC_NBYTES, 4 + nbytes, 0)
+    else:
+        crc = spoolq_crc32c(frame + CRC_NBYTES, 4, 0)
+        crc = iscsi(PyMemoryView_FromMemory(<char*>frame + FRAME_NBYTES, nbytes, PyBUF_READ), crc)
+    spoolq_stores_in_order()
+    memcpy(frame, &crc, 4)
+    return 0
+
+
 def live_native_bytes():
     """Memory that this body holds outside of Python's own."""
     return live
@@ -135,19 +148,10 @@ cdef class Room:
         return 0
 
     cdef int _seal(self) except -1:
-        cdef uint32_t crc
-        cdef Py_ssize_t covered = 4 + self.nbytes
         if self.frame == NULL:
             raise StorageError(STALE)
         self._close()
-        if covered < LARGE_NBYTES:
-            crc = spoolq_crc32c(self.frame + CRC_NBYTES, covered, 0)
-        else:
-            crc = spoolq_crc32c(self.frame + CRC_NBYTES, 4, 0)
-            crc = iscsi(PyMemoryView_FromMemory(<char*>self.frame + FRAME_NBYTES, self.nbytes, PyBUF_READ), crc)
-        spoolq_stores_in_order()
-        memcpy(self.frame, &crc, 4)
-        return 0
+        return _seal_frame(self.frame, self.nbytes)
 
     cdef int _clear(self) except -1:
         self._close()
@@ -420,8 +424,9 @@ def walk(data, Py_ssize_t offset, Py_ssize_t max_frames, Py_ssize_t max_nbytes):
 cdef class Appender:
     """The producer's end of a store, and its watermarks."""
 
-    def __init__(self, Py_ssize_t direct_nbytes_max):
+    def __init__(self, Py_ssize_t direct_nbytes_max, *, Py_ssize_t symbols_ahead=-1):
         self.direct_nbytes_max = direct_nbytes_max
+        self.symbols_ahead = symbols_ahead
         spoolq_mark_store(&self.marks.published, -1)
         spoolq_mark_store(&self.marks.acked, -1)
         spoolq_mark_store(&self.marks.synced, -1)
@@ -489,3 +494,30 @@ cdef class Appender:
         self.room._clear()
         self.room = None
         return 0
+
+    # -- the short way of compiled code, without a `Room`: between the two calls nothing else is called --
+    cdef unsigned char* _direct_place(self, Py_ssize_t nbytes) except? NULL:
+        """Where a payload may be written now; NULL when only `reserve` can make room.  Takes nothing."""
+        cdef Segment active = self.active
+        if self.room is not None or active is None or not 0 < nbytes <= self.direct_nbytes_max:
+            return NULL
+        if active.start == NULL or not active._fits(nbytes):
+            return NULL
+        active._grow_ends(spoolq_mark_load(&active.frames) + 1)  # what can fail, before the frame is there
+        return active.start + active.append_offset + FRAME_NBYTES
+
+    cdef int64_t _publish_direct(self, Py_ssize_t nbytes) except -1:
+        """The payload stands at `_direct_place`: seals it, makes it visible; its FSN."""
+        cdef Segment active = self.active
+        cdef unsigned char* frame = active.start + active.append_offset
+        cdef int32_t length = <int32_t>nbytes
+        cdef int64_t fsn
+        memcpy(frame + CRC_NBYTES, &length, 4)
+        _seal_frame(frame, nbytes)
+        fsn = active._count_frame(nbytes)
+        spoolq_mark_store(&self.marks.published, fsn)
+        return fsn
+
+    cdef void _clear_direct(self, Py_ssize_t nbytes) noexcept:
+        """Zeros behind the last frame again."""
+        memset(self.active.start + self.active.append_offset, 0, FRAME_NBYTES + nbytes)

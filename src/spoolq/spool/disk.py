@@ -66,6 +66,7 @@ class DiskStore(Appender):
         super().__init__(limits.MAPPED_FRAME_BYTES_MAX if active.direct else 0)
         self._files = files
         self._slot = slot
+        self.symbols_ahead = self._symbols_stored()
         self._segment_nbytes = segment_nbytes
         self._total_nbytes = total_nbytes
         self._sync_rotations = sync_rotations
@@ -158,7 +159,11 @@ class DiskStore(Appender):
         self._take_back_symbols()
         log = self._slot.symbol_log
         if log is not None and log.usable:
-            self._symbol_mark = (log.write_ahead(symbols, first, end), self.published_fsn)
+            self.symbols_ahead = -1  # until it is known what the file holds, whatever interrupts this
+            try:
+                self._symbol_mark = (log.write_ahead(symbols, first, end), self.published_fsn)
+            finally:
+                self.symbols_ahead = self._symbols_stored()
 
     def abandon(self, room: Room) -> None:
         """Nothing happened: the room's bytes are zero, its symbols are taken back."""
@@ -169,7 +174,13 @@ class DiskStore(Appender):
         pending, self._symbol_mark = self._symbol_mark, None
         log = self._slot.symbol_log
         if pending is not None and log is not None and self.published_fsn == pending[1]:
+            self.symbols_ahead = -1
             log.rollback(pending[0])
+            self.symbols_ahead = self._symbols_stored()
+
+    def _symbols_stored(self) -> int:
+        log = self._slot.symbol_log
+        return log.count if log is not None and log.usable else -1
 
     def _reserve_slowly(self, nbytes: int) -> Room | None:
         """A large frame, a full segment, or one that a failure left unusable."""

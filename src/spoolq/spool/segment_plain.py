@@ -237,13 +237,16 @@ class Appender:
 
     - ``_reserve_slowly(nbytes) -> Room | None``: a staged room, or rotate; raises FrameTooLarge;
     - ``_publish_staged(room) -> int``: write it, `Segment.count_frame`.
+
+    ``symbols_ahead``: a frame that uses only ids below it needs nothing written ahead; -1 while none can be.
     """
 
-    __slots__ = ("_room", "acked_fsn", "active", "direct_nbytes_max", "published_fsn", "synced_fsn")
+    __slots__ = ("_room", "acked_fsn", "active", "direct_nbytes_max", "published_fsn", "symbols_ahead", "synced_fsn")
 
-    def __init__(self, direct_nbytes_max: int) -> None:
+    def __init__(self, direct_nbytes_max: int, *, symbols_ahead: int = -1) -> None:
         self.active: Segment | None = None
         self.direct_nbytes_max = direct_nbytes_max
+        self.symbols_ahead = symbols_ahead
         self._room: Room | None = None
         #: Newest frame that a reader may take; -1 when none.
         self.published_fsn = -1

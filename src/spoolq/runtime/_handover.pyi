@@ -1,0 +1,1 @@
+from spoolq.runtime.handover_plain import Handover as Handover
