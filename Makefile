@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog lint build clean coverage-table
+.PHONY: demo test bench backlog torture lint build clean coverage-table
+KILLS ?= 1000
+SEED ?= 1
 .DEFAULT_GOAL := test
 
 $(VENV)/.packages: requirements/dev.txt
@@ -33,6 +35,10 @@ test: lint
 # What decode(encode(x)) == as_stored(x) was proven for: column type x null pattern x rows.
 coverage-table: build
 	$(BIN)/python -m pytest tests/qwp/test_roundtrip.py -k every_type
+
+# A writing process is killed by SIGKILL, KILLS times; what its flushes returned for must arrive.
+torture: build
+	$(BIN)/python -m tests.crash --kills $(KILLS) --seed $(SEED)
 
 demo: build
 	$(BIN)/spoolq demo

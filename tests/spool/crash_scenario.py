@@ -118,8 +118,11 @@ class Life:
         self.published[fsn] = payload
         return True
 
-    def check(self, *, at_least: int | None = None) -> None:
-        """Opens what is left, twice; nothing that must be there is missing, nothing is invented."""
+    def check(self, *, at_least: int | None = None, unsuspicious: bool = False) -> None:
+        """Opens what is left, twice; nothing that must be there is missing, nothing is invented.
+
+        ``unsuspicious``: and recovery finds nothing that somebody should look at.
+        """
         promised = {fsn: p for fsn, p in self.published.items() if fsn > self.acked}
         if at_least is not None:
             promised = {fsn: p for fsn, p in promised.items() if fsn <= at_least}
@@ -128,6 +131,8 @@ class Life:
             opened = open_store(UnsyncedFiles(), str(self.sf_dir), ID, segment_nbytes=SEGMENT, total_nbytes=10_000)
             store, symbols = opened.store, opened.symbols
             assert opened.report.set_aside == ""
+            if unsuspicious:
+                assert (opened.report.warnings, opened.report.quarantined) == ((), ())
             first = store.acked_fsn + 1
             found = dict(enumerate(replay(store, first), first))
             assert promised.items() <= found.items(), (sorted(promised), sorted(found), store.acked_fsn)

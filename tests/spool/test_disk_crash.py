@@ -82,7 +82,7 @@ def test_a_disk_that_fails_from_some_step_on_loses_nothing(tmp_path: Path, only:
 def test_invariant_18_a_kill_at_any_step_loses_no_unacked_frame(
     tmp_path: Path, drained: bool, sync_rotations: bool
 ) -> None:
-    """Fresh start, appends, rotations, trim, sync, close."""
+    """Fresh start, appends, rotations, trim, sync, close; a kill is nothing to warn of."""
     count = len(steps_of(tmp_path, drained=drained, sync_rotations=sync_rotations))
     for nth in range(count + 1):
         directory = tmp_path / "slots"
@@ -93,8 +93,26 @@ def test_invariant_18_a_kill_at_any_step_loses_no_unacked_frame(
             life.run(files, sync_rotations=sync_rotations)
         except Killed:
             files.bury()
-        life.check()
+        life.check(unsuspicious=True)
         shutil.rmtree(directory)
+
+
+def test_invariant_18_a_kill_never_makes_a_spare_the_active_segment(tmp_path: Path) -> None:
+    """A slot that never rotated: its spare has the base of the active one, and must be gone before that is."""
+    for nth in range(1_000):
+        directory = tmp_path / "slots"
+        directory.mkdir()
+        files = KilledFiles(nth)
+        life = Life(directory, frames=1, drained=True)
+        try:
+            life.run(files)
+        except Killed:
+            files.bury()
+        else:
+            return
+        life.check(unsuspicious=True)
+        shutil.rmtree(directory)
+    raise AssertionError("the life never ends")
 
 
 @pytest.mark.parametrize(("drained", "sync_rotations"), [(False, False), (True, False), (True, True)])

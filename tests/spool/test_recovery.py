@@ -338,8 +338,7 @@ _case("manifest missing, none flagged: migrated", Opens(1, 5, _BOTH))(lambda: us
 for _name, _data in {
     "short": slot_maker.manifest(0, 2)[:-1],
     "long": slot_maker.manifest(0, 2) + b"\0",
-    "zeros": bytes(8192),
-    "empty": b"",
+    "zeros, longer": bytes(8193),
     "bad CRC": slot_maker.manifest(0, 2)[:4090] + b"\0" * 8 + slot_maker.manifest(0, 2)[4098:],
     "active below head": slot_maker.manifest(3, 2),
 }.items():
@@ -351,6 +350,16 @@ for _name, _data in {
     )
 _case("manifest unusable and nothing else: fresh", Fresh([f"{_MANIFEST}.corrupt"]))(
     lambda: _with(Slot(), **{_MANIFEST: b"?"})
+)
+for _name, _data in {"zeros": bytes(8192), "empty": b""}.items():
+    _case(f"a manifest whose creation a kill cut short, none flagged: {_name}", Opens(1, 5, _BOTH))(
+        lambda data=_data: _with(usual(flags=0), **{_MANIFEST: data})  # type: ignore[misc]
+    )
+    _case(f"a manifest of no record, flagged: {_name}", Aside("needs sf-manifest.bin, which is missing or unusable"))(
+        lambda data=_data: _with(usual(), **{_MANIFEST: data})  # type: ignore[misc]
+    )
+_case("a manifest whose creation a kill cut short, and nothing else: fresh", Fresh())(
+    lambda: _with(Slot(), **{_MANIFEST: bytes(8192)})
 )
 _case("one bad record, the other is used", Opens(1, 5, _BOTH))(
     lambda: _changed(_MANIFEST, _flip(24), _with(usual(), **{_MANIFEST: slot_maker.manifest(0, 2, 4, (0, 2))}))

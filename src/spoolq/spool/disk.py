@@ -489,6 +489,8 @@ class DiskStore(Appender):
         self._slot.manifest.update(active, active)
 
     def _remove_all(self) -> None:
+        if self._spare is not None:  # first: it may have the base of the active one, and would pass for it
+            self._files.unlink(self._spare.file.path)
         remove_drained(self._files, self._slot.directory)
 
     def _leave(self) -> None:

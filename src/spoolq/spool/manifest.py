@@ -34,20 +34,22 @@ class Boundaries:
 class ManifestState:
     """What `read_manifest` found: the boundaries, None when the file cannot be used, and its length.
 
-    ``one_record``: the other one is damaged or was never written.
+    ``one_record``: the other one is damaged or was never written.  ``unwritten``: the file holds not one byte that
+    is not zero, as after a kill in `Manifest.create`.
     """
 
     boundaries: Boundaries | None
     generation: int
     nbytes: int
     one_record: bool
+    unwritten: bool = False
 
 
 def parse_manifest(data: bytes) -> ManifestState:
     """The state of a file with this content.  Raises records.UnknownVersion."""
     valid = [r for r in records.parse(data, MAGIC, 2) if 0 <= r.values[0] <= r.values[1] <= limits.FSN_MAX]
     if not valid:
-        return ManifestState(None, 0, len(data), False)
+        return ManifestState(None, 0, len(data), False, len(data) <= records.CONTAINER_BYTES and not any(data))
     head, active = valid[0].values
     return ManifestState(Boundaries(head, active), valid[0].generation, len(data), len(valid) == 1)
 

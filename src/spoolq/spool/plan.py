@@ -146,7 +146,7 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
         plan.watermark = watermark.read_watermark(files, plan.slot)
     except records.UnknownVersion as error:
         raise _refused(plan.slot, f"{watermark.NAME} has {error}") from error
-    if plan.manifest is not None and plan.manifest.boundaries is None:
+    if plan.manifest is not None and plan.manifest.boundaries is None and not plan.manifest.unwritten:
         warnings.append(f"{manifest.NAME} was unusable")
     if not plan.chain:
         plan.warnings = tuple(warnings)

@@ -8,7 +8,8 @@ The order of the changes (slot.md 5.1, ours.md 15, 16), none before the whole pl
 
     1  residue of sealed segments: copied aside, zeroed
     2  a promoted spare gets its base
-    3  an unusable manifest is renamed, a missing one made; the boundaries move up to a promoted segment
+    3  an unusable manifest is renamed, an unwritten one removed, a missing one made; the boundaries move up to a
+       promoted segment
     4  every member gets the flag that a manifest is required
     5  segments without unsent frames are removed
     6  corrupt files are renamed
@@ -37,7 +38,7 @@ from spoolq.errors import SlotUnreplayableError, StorageError
 from spoolq.spool import evidence, manifest, symbol_log, watermark
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock, logical_lock
-from spoolq.spool.manifest import Manifest
+from spoolq.spool.manifest import Manifest, ManifestState
 from spoolq.spool.plan import Seed, SlotPlan, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
 from spoolq.spool.scan import Segment
@@ -140,7 +141,7 @@ class _Work:
         self._quarantine(segment.name for segment in self._plan.decision.quarantined)
         names = [watermark.NAME, symbol_log.NAME]
         if state is not None and state.boundaries is None:
-            self._quarantine([manifest.NAME])
+            self._clear_manifest(state)
         elif state is not None:
             names.append(manifest.NAME)
         self._remove(name for name in names if self._files.stat(os.path.join(self._slot, name)) is not None)
@@ -219,7 +220,7 @@ class _Work:
         head, active, state = chain[0].base, chain[-1].base, self._plan.manifest
         if state is None or state.boundaries is None:
             if state is not None:
-                self._quarantine([manifest.NAME])
+                self._clear_manifest(state)
             return Manifest.create(self._files, self._slot, head, active)
         opened = Manifest.open(self._files, self._slot, state)
         try:
@@ -228,6 +229,13 @@ class _Work:
             opened.close()
             raise
         return opened
+
+    def _clear_manifest(self, state: ManifestState) -> None:
+        """An unusable one is renamed; one whose creation a kill cut short is no evidence of anything."""
+        if state.unwritten:
+            self._remove([manifest.NAME])
+        else:
+            self._quarantine([manifest.NAME])
 
     def _symbol_log(self) -> SymbolLog:
         """Opens or makes the file and stores what was only known from frames: they may be trimmed next."""
