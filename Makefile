@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture lint build clean coverage-table
+.PHONY: demo test bench backlog torture handovers lint build clean coverage-table
 KILLS ?= 1000
+TURNS ?= 200
 SEED ?= 1
 .DEFAULT_GOAL := test
 
@@ -39,6 +40,11 @@ coverage-table: build
 # A writing process is killed by SIGKILL, KILLS times; what its flushes returned for must arrive.
 torture: build
 	$(BIN)/python -m tests.crash --kills $(KILLS) --seed $(SEED)
+
+# 200 random hand-overs of one slot between the official client and ours, a process each: two to three minutes.
+# A failure names its seed; another one: make handovers SEED=...
+handovers: build
+	$(BIN)/python -m tests.interop.handovers --turns $(TURNS) --seed $(SEED)
 
 demo: build
 	$(BIN)/spoolq demo

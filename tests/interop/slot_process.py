@@ -51,6 +51,7 @@ class Ledger:
         self._trying: range | None = None
         self._fsn_rows: dict[int, range] = {}
         self._settled: dict[int, int] = {}
+        self._connections_before = 0
 
     # --- what a process says ---------------------------------------------------------------------
 
@@ -108,13 +109,21 @@ class Ledger:
         self._settled.update({n: landed[n] for n in rows})
         return len(rows)
 
+    def forget(self, server: Server) -> None:
+        """All that was written has landed and the slot is empty: none of it may land from now on."""
+        for kept in (self.rows, self.tables, self._fsn_rows, self._settled, self.kept, self.doubtful):
+            kept.clear()
+        self._connections_before = len(server.connections)
+        server.store.clear()
+
     # --- the judgement ---------------------------------------------------------------------------
 
     def judge(self, server: Server, *, whole: bool) -> Counter[str]:
         """AssertionError when the store is not as the ledger demands; ``whole``: all that was reported must be there.
 
-        Counts: rows, landed again, doubtful flushes that landed.
+        Counts by name: rows landed, rows landed again, flushes in doubt and how many of them landed.
         """
+        connections = len(server.connections) - self._connections_before
         trying = [] if self._trying is None else [self._trying]
         allowed = {n for numbers in (*self.kept, *self.doubtful, *trying) for n in numbers}
         for table in server.store.tables():
@@ -122,7 +131,7 @@ class Ledger:
                 n = row["n"]
                 assert n in allowed, f"row {n} of {table} was never written"
                 assert (table, row) == (self.tables[n], self.rows[n]), f"row {n} landed in {table} as {row}"
-            _judge_order(table, [row["n"] for row in server.store.rows(table)], len(server.connections))
+            _judge_order(table, [row["n"] for row in server.store.rows(table)], connections)
         landed = landings(server)
         for n, count in self._settled.items():
             assert landed[n] == count, f"row {n} was acknowledged and landed {landed[n] - count} times more"
@@ -132,10 +141,12 @@ class Ledger:
             for numbers in self.doubtful:
                 assert len({n in landed for n in numbers}) == 1, f"only a part of the flush {numbers} landed"
         return Counter(
-            rows=len(landed),
-            landed_again=landed.total() - len(landed),
-            doubtful=len(self.doubtful),
-            doubtful_landed=sum(numbers[0] in landed for numbers in self.doubtful),
+            {
+                "rows landed": len(landed),
+                "rows landed again": landed.total() - len(landed),
+                "flushes in doubt": len(self.doubtful),
+                "flushes in doubt that landed": sum(numbers[0] in landed for numbers in self.doubtful),
+            }
         )
 
 
@@ -175,7 +186,8 @@ class Writer:
         self.ledger = ledger
         self.refused = ""
         self.closed = ""
-        self._kept = 0
+        self.kept = 0  # flushes that it has reported
+        self.opened = False
         self._pending = b""
         self._process = subprocess.Popen(
             [sys.executable, _PROGRAM, client, conf],
@@ -213,7 +225,7 @@ class Writer:
 
     def read_flushes(self, count: int) -> None:
         """Reads until that many flushes of this process were reported, or all that it began."""
-        while self._kept < count and self._line(_WAIT_SECONDS) != "written":
+        while self.kept < count and self._line(_WAIT_SECONDS) != "written":
             pass
 
     def read_for(self, seconds: float) -> None:
@@ -286,11 +298,12 @@ class Writer:
 
     def _note(self, word: str, rest: list[str]) -> None:
         if word == "open":
+            self.opened = True
             self.ledger.opened(int(rest[0]))
         elif word == "try":
             self.ledger.tried(*map(int, rest))
         elif word == "kept":
-            self._kept += 1
+            self.kept += 1
             self.ledger.reported(*map(int, rest))
         elif word == "closing":
             self.ledger.closing()

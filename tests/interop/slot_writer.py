@@ -16,6 +16,7 @@ imports nothing but its client.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -62,6 +63,7 @@ def write(sender: Any, nanos: Any, first: int, flushes: int, rows: int, tables: 
 
 def main(client: str, conf: str) -> None:
     """Until stdin or the slot is closed."""
+    logging.getLogger().addHandler(logging.NullHandler())  # outages are expected here
     try:
         sender, nanos = open_client(client, conf)
     except Exception as error:  # whatever a client raises: the reader knows what it expects
