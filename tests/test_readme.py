@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -59,3 +60,16 @@ def test_make_demo_is_the_demo() -> None:
     command = ["make", "--no-print-directory", "-n", "demo"]  # CI runs this under a make of its own
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert plan.rstrip().endswith("/spoolq demo")
+
+
+def test_the_figures_are_the_stored_ones() -> None:
+    """Each line of the table of figures: title, spoolq, questdb, ratio as bench/results/latest.json has them."""
+    report = json.loads((ROOT / "bench" / "results" / "latest.json").read_text(encoding="utf-8"))
+    stored = {line["figure"]: (line["spoolq"], line["questdb"], line["ratio"]) for line in report["figures"]}
+    shown = re.findall(r"^\| (.*?) \| ([\d,.]+) \| ([\d,.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+    assert shown
+    for title, *figures in shown:
+        for text, value in zip(figures, stored[title], strict=True):
+            digits = len(text.partition(".")[2])
+            assert text == f"{value:,.{digits}f}", f"{title}: {value}"
+    assert report["machine"]["processor"] in README
