@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spoolq import Sender, TimestampMicros, TimestampNanos, limits
 from spoolq._implementation import COMPILED
 from spoolq.columns import RowBuffer, SymbolTable
-from spoolq.errors import SpoolqError
+from spoolq.errors import SpoolqError, StorageError
 from spoolq.runtime import handover_plain
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
@@ -297,3 +297,24 @@ def test_without_an_interval_nobody_is_told_of_a_first_row() -> None:
             assert sender._engine.rows.on_first_row is None
         with Sender.from_conf(server.conf + "auto_flush_interval=50;") as sender:
             assert sender._engine.rows.on_first_row is not None
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_a_slot_says_which_symbols_need_nothing_written_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_cut: bool
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageError("it cannot be cut")
+
+    with closing(store_of("disk", tmp_path / "slot")) as store:
+        symbols = SymbolTable()
+        assert store.symbols_ahead == 0
+        symbols.intern("a")
+        room = store.reserve(30)
+        store.write_ahead(symbols, 0, 1)
+        assert store.symbols_ahead == 1
+        if not can_cut:
+            monkeypatch.setattr(Files, "truncate", refuse)
+        store.abandon(room)
+        assert (store.symbols_ahead, store.dense) == ((0, False) if can_cut else (-1, True))
+        monkeypatch.undo()
