@@ -21,7 +21,19 @@ from pathlib import Path
 
 from spoolq.server import QwpServer, Script
 from spoolq.server.script import Drop
-from tests.interop.slot_process import CLIENTS, NOWHERE, SENDER_ID, Ledger, Server, Shape, Writer, drain, left_in
+from tests.interop.slot_process import (
+    CLIENTS,
+    NOWHERE,
+    SENDER_ID,
+    Active,
+    Ledger,
+    Server,
+    Shape,
+    Writer,
+    active_segment,
+    drain,
+    left_in,
+)
 from tests.spool import slot_maker
 
 _SEGMENTS = (4096, 4096, 16384, 1 << 20)
@@ -153,37 +165,34 @@ class HandOvers:
 
     def _look(self) -> None:
         """Counts what the next client will find; now and then tears it first."""
-        slot = self.root / SENDER_ID
-        used = {path: data for path in slot.glob("*.sfa") if (data := path.read_bytes())[24:].strip(b"\0")}
-        if not used:
+        active = active_segment(self.root)
+        if active is None:
             self._count(f"{self._client} opened an empty slot")
             return
-        newest = max(used, key=lambda path: struct.unpack_from("<q", used[path], 8)[0])
-        data = used[newest]
-        frames, end = slot_maker.whole_frames(data)
-        self._count("frames torn by a signal", bool(data[end:].strip(b"\0")))
+        slot = self.root / SENDER_ID
+        self._count("frames torn by a signal", bool(active.data[active.end :].strip(b"\0")))
         mark = slot_maker.read_record((slot / ".ack-watermark").read_bytes(), b"AKW1", 1)
-        next_fsn = struct.unpack_from("<q", data, 8)[0] + len(frames)
+        newest = active.base + len(active.payloads) - 1
         self._count(f"{self._client} recovered a slot")
-        self._count(f"{self._client} recovered frames", next_fsn - 1 - (mark[0] if mark else -1))
-        self._count(f"{self._client} recovered segments", len(used))
+        self._count(f"{self._client} recovered frames", newest - (mark[0] if mark else -1))
+        self._count(f"{self._client} found segments", len(list(slot.glob("*.sfa"))))
         if not self._torn and self.rng.random() < _TEAR:
-            self._tear(newest, end, len(data))
+            self._tear(active)
 
-    def _tear(self, active: Path, end: int, size: int) -> None:
+    def _tear(self, active: Active) -> None:
         """What a writer leaves that a signal ended within an append: part of a chunk of symbols, part of a frame.
 
         Signals seldom hit there.  The frame was never published, so nothing of the demands changes.
         """
         self._torn = True
-        with active.with_name(".symbol-dict").open("ab") as file:
+        with active.path.with_name(".symbol-dict").open("ab") as file:
             file.write(slot_maker.chunk([f"torn {self.rng.random()}"])[: self.rng.randrange(2, 12)])
         self._count(f"symbols torn by hand for {self._client}")
-        room = size - end - 8
+        room = len(active.data) - active.end - 8
         if room > 0:
             length = self.rng.randrange(1, min(room, 500) + 1)
-            with active.open("r+b") as file:
-                file.seek(end)
+            with active.path.open("r+b") as file:
+                file.seek(active.end)
                 file.write(struct.pack("<Ii", 0, length) + bytes([255] * self.rng.randrange(length)))
             self._count(f"frames torn by hand for {self._client}")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 import subprocess
 import sys
 import time
@@ -20,10 +21,11 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from spoolq.server import MemoryStore, QwpServer
 from tests.interop import slot_writer
+from tests.spool import slot_maker
 
 SENDER_ID = "shared"
 CLIENTS = ("official", "ours")
@@ -322,3 +324,26 @@ def drain(client: str, server: str, sf_dir: Path, ledger: Ledger) -> None:
 def left_in(sf_dir: Path) -> list[str]:
     """Names in the slot, lock files left out."""
     return sorted({path.name for path in (sf_dir / SENDER_ID).iterdir()} - {".lock", ".lock.pid"})
+
+
+class Active(NamedTuple):
+    """The segment that took the last frames, as the disk has it: its frames' payloads, the offset behind them."""
+
+    path: Path
+    data: bytes
+    base: int
+    payloads: list[bytes]
+    end: int
+
+
+def active_segment(sf_dir: Path) -> Active | None:
+    """Read by the slot maker's eyes; None when no segment has a frame."""
+    used = {}
+    for path in (sf_dir / SENDER_ID).glob("*.sfa"):
+        data = path.read_bytes()
+        if data[24:].strip(b"\0"):
+            used[struct.unpack_from("<q", data, 8)[0]] = path, data
+    if not used:
+        return None
+    path, data = used[max(used)]
+    return Active(path, data, max(used), *slot_maker.whole_frames(data))

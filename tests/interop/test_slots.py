@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,19 @@ import pytest
 
 from spoolq.server import QwpServer
 from tests.interop import handovers
-from tests.interop.slot_process import CLIENTS, NOWHERE, Ledger, Server, Shape, Writer, drain, landings, left_in
+from tests.interop.slot_process import (
+    CLIENTS,
+    NOWHERE,
+    Ledger,
+    Server,
+    Shape,
+    Writer,
+    active_segment,
+    drain,
+    landings,
+    left_in,
+)
+from tests.spool import slot_maker
 
 _OTHER = {"official": "ours", "ours": "official"}
 _FAST_CLOSE = "close_flush_timeout_millis=0;"
@@ -154,6 +167,38 @@ def test_LCK_02_each_client_sees_the_others_lock_and_names_its_pid(tmp_path: Pat
             writer.kill()
         drain(second, server.conf, tmp_path, ledger)  # the lock died with its holder
         ledger.judge(server, whole=True)
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+@pytest.mark.parametrize("second", CLIENTS)
+def test_invariant_10_a_stale_frame_behind_a_torn_one_does_not_come_back(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """The torn frame is as long as the next one will be, and an old whole frame stands right behind it."""
+    ledger = Ledger()
+    shape = (1, 1, 1)
+    with Writer(first, NOWHERE, tmp_path, ledger) as writer:
+        writer.write(6, shape)
+        writer.kill()
+    active = active_segment(tmp_path)
+    assert active is not None
+    *_, stale = active.payloads
+    torn = struct.pack("<Ii", 0, len(stale)) + b"\xff" * len(stale)
+    with active.path.open("r+b") as file:
+        file.seek(active.end)
+        file.write(torn + slot_maker.frame(stale))
+    with Writer(second, NOWHERE, tmp_path, ledger, _FAST_CLOSE) as writer:
+        writer.write(1, shape)
+        assert writer.close(drained=False) == ""
+    after = active_segment(tmp_path)
+    assert after is not None
+    assert after.end == active.end + len(torn), "the next frame took the torn one's place to the last byte"
+    with QwpServer() as server:
+        drain(first, server.conf, tmp_path, ledger)
+        counts = ledger.judge(server, whole=True)
+        assert (counts["rows landed"], counts["rows landed again"]) == (7, 0)
+    kept = [".cut-" in name for name in left_in(tmp_path)]
+    assert kept == ([True] if second == "ours" else []), "we keep a copy of what we cut"
 
 
 def test_a_dozen_random_hand_overs_lose_and_invent_nothing(tmp_path: Path) -> None:
