@@ -1,7 +1,7 @@
 """Fixtures of the whole suite: every test must leave the process as it found it.
 
-`no_leaks` runs around each test and counts threads, descriptors and mapped native bytes that spoolq
-reports; what is still there after a short settling is a failure of that test.
+`no_leaks` runs around each test and counts threads, descriptors, mappings of slots, locks of slots and
+native bytes; what is still there after a short settling is a failure of that test.
 """
 
 from __future__ import annotations
@@ -14,6 +14,19 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from _pytest.logging import caplog_records_key
+
+from spoolq._implementation import COMPILED
+from spoolq.spool import lock, mapping, segment
+
+if COMPILED:
+    from spoolq.columns._column import live_native_bytes as live_column_bytes
+else:
+
+    def live_column_bytes() -> int:
+        """The plain row buffer holds Python objects only."""
+        return 0
+
 
 _SETTLE_SECONDS = 2.0
 
@@ -39,27 +52,39 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def _left_behind(threads: set[str], descriptors: dict[str, str]) -> list[str]:
+def _native() -> dict[str, int]:
+    """Live mappings and native bytes by the counters of the modules that hold them, and locks that are held."""
+    return {
+        "mappings of segments": mapping.live_mappings(),
+        "bytes of segments": segment.live_native_bytes(),
+        "bytes of columns": live_column_bytes(),
+        "locks of slots": sum(held.held for held in list(lock._held)),
+    }
+
+
+def _left_behind(threads: set[str], descriptors: dict[str, str], native: dict[str, int]) -> list[str]:
     left = [f"thread {name}" for name in sorted(_threads() - threads)]
     left += [
         f"descriptor {number} -> {target}"
         for number, target in _descriptors().items()
         if descriptors.get(number) != target
     ]
-    return left
+    return left + [f"{count - native[name]} {name}" for name, count in _native().items() if count > native[name]]
 
 
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails the test that leaves a thread or a descriptor behind."""
-    threads, descriptors = _threads(), _descriptors()
+    """Fails the test that leaves something behind."""
+    before = _threads(), _descriptors(), _native()
     yield
     if request.node.get_closest_marker("leaves"):
         return
+    for records in request.node.stash.get(caplog_records_key, {}).values():
+        records.clear()  # an error in a record holds the frames it went through, and what these hold
     deadline = time.monotonic() + _SETTLE_SECONDS
-    left = _left_behind(threads, descriptors)
+    left = _left_behind(*before)
     while left and time.monotonic() < deadline:
         gc.collect()  # a traceback may still hold a socket
         time.sleep(0.005)
-        left = _left_behind(threads, descriptors)
+        left = _left_behind(*before)
     assert not left, "left behind by this test: " + "; ".join(left)
