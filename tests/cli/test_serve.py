@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from spoolq.cli.main import cli
@@ -106,6 +109,31 @@ def test_sql_in_memory_and_the_other_options(tmp_path: Path) -> None:
         with RawClient(port) as client:
             client.request(good_headers())
             assert client.response()[0] == 401
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving("--tls-cert", str(certificate), "--json") as (_, line):
+        found = json.loads(line)
+        assert found["conf"].startswith("wss::")
+        with (
+            socket.create_connection(("127.0.0.1", found["port"]), 10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            secure.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert secure.recv(100).startswith(b"HTTP/1.1 204 ")
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "server.pem"
+    path.write_text("hello")
+    result = CliRunner().invoke(cli, ["serve", "--tls-cert", str(path)])
+    assert result.exit_code == 2
+    assert "no certificate" in result.stderr
 
 
 WRONG = {

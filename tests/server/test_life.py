@@ -11,6 +11,7 @@ import pytest
 
 from spoolq.errors import ConfigError
 from spoolq.server import MemoryStore, QwpServer, Script
+from spoolq.server.processor import Processor
 
 from .raw_client import CLOSE, RawClient, frame, good_headers, ok, one_row
 
@@ -255,3 +256,38 @@ def test_pinging_all_connections() -> None:
         client.send(frame(10, b"are you there"))
         server.wait_for(lambda: server.connections[0].pongs == 1)
         other.upgrade()
+
+
+def test_a_mistake_of_ours_ends_one_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with QwpServer() as server, RawClient(server.port) as first, RawClient(server.port) as second:
+        first.upgrade()
+        second.upgrade()
+        monkeypatch.setattr(Processor, "flush", lambda *_: 1 / 0)
+        first.message(one_row())
+        first.expect_end()
+        monkeypatch.undo()
+        second.message(one_row())
+        assert second.answer()[0] == 0
+        assert server.connections[0].closed_by == "server_error"
+    assert "connection 0 failed" in caplog.text
+
+
+def test_who_waits_for_a_message_finds_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count rises when the message has been processed, not before."""
+    counts = []
+    append = MemoryStore.append
+
+    def watched(store: MemoryStore, *arguments: Any) -> int:
+        counts.append(server.message_count)
+        return append(store, *arguments)
+
+    monkeypatch.setattr(MemoryStore, "append", watched)
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        for _ in range(3):
+            client.message(one_row())
+            client.answer()
+        assert counts == [0, 1, 2]
+        assert server.message_count == 3

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 
+from spoolq.cli.main import cli
+from spoolq.cli.serve import serve
+from spoolq.cli.sql import sql
 from spoolq.server import ServerOptions
+from spoolq.testing import Script, from_json
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
@@ -37,6 +43,26 @@ def test_an_example_of_the_page(tmp_path: Path, code: str) -> None:
 @pytest.mark.parametrize("field", [field.name for field in fields(ServerOptions)])
 def test_the_page_names_each_option(field: str) -> None:
     assert f"`{field}`" in PAGE
+
+
+def test_the_script_of_the_page_is_one() -> None:
+    (text,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    scripts = from_json(text)
+    assert scripts[0].refuse is not None
+    assert scripts[-1] == Script()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^spoolq .*$", PAGE, re.MULTILINE))
+def test_the_commands_of_the_page_parse(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    command = cli.get_command(click.Context(cli), words[1])
+    assert command is not None
+    command.make_context(words[1], words[2:])
+
+
+@pytest.mark.parametrize("option", re.findall(r"`(--[a-z-]+)", PAGE))
+def test_the_options_of_the_page_are_there(option: str) -> None:
+    assert any(option in parameter.opts for parameter in (*serve.params, *sql.params))
 
 
 def test_the_plugin_imports_nothing_of_the_package() -> None:

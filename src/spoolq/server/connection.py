@@ -287,9 +287,10 @@ class Connection:
         if drop is not None and drop.mid_frame == self._record.message_count:
             self._drop(now_millis)
             return
-        self._record.keep(payload)
         assert self._processor is not None
-        self._responder.say(self._processor.message(payload, now_millis), now_millis)
+        responses = self._processor.message(payload, now_millis)
+        self._record.keep(payload)  # who waits for the count finds its rows
+        self._responder.say(responses, now_millis)
         self._check_frame_count(now_millis)
 
     def _check_frame_count(self, now_millis: int) -> None:

@@ -29,7 +29,7 @@ from spoolq.server.handshake import Request
 from spoolq.server.record import ConnectionRecord
 from spoolq.server.transport import Transport, TransportFault
 
-READ_NBYTES: Final = 1 << 20
+READ_NBYTES: Final = 1 << 18
 _LINGER_MILLIS: Final = 1_000  # how long what a client still sends is drained, so that our last words arrive
 _WRITE_NBYTES: Final = 1 << 18
 _TIMERS_SPARE: Final = 64
@@ -66,7 +66,9 @@ Open = Callable[[socket.socket, int], Channel]
 
 
 class Loop:
-    """``opened`` makes the channel of a new socket; ``ended`` hears of its end; ``round_done`` after each round."""
+    """``opened`` makes the channel of a new socket; ``round_done`` is called after each round; ``execute`` answers a
+    query on its thread, ``interrupt`` ends it.
+    """
 
     def __init__(
         self,
@@ -150,13 +152,21 @@ class Loop:
             elif key.fileobj is self._woken:
                 self._run_calls()
             else:
-                channel: Channel = key.data
-                if events & selectors.EVENT_READ and _is_open(channel):
-                    self._read(channel)
-                if _is_open(channel):
-                    self._pump(channel)
+                self._serve(key.data, events)
         self._run_timers()
         self._round_done()
+
+    def _serve(self, channel: Channel, events: int) -> None:
+        """One channel's turn; a mistake of ours there ends that connection and no other."""
+        try:
+            if events & selectors.EVENT_READ and _is_open(channel):
+                self._read(channel)
+            if _is_open(channel):
+                self._pump(channel)
+        except Exception:
+            _log.exception("connection %d failed and is closed", channel.record.index)
+            if _is_open(channel):
+                self._discard(channel, "server_error")
 
     def _run_timers(self) -> None:
         now = monotonic_millis()

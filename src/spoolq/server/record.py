@@ -38,7 +38,8 @@ class ConnectionRecord:
     ``pings``            PING frames
     ``pongs``            PONG frames
     ``closed_by``        None while it is open; ``client_close``, ``client_eof``, ``client_reset``: the client;
-                         ``server_close`` (a CLOSE frame), ``server_drop``, ``server_refusal``, ``server_stop``: we;
+                         ``server_close`` (a CLOSE frame), ``server_drop``, ``server_refusal``, ``server_stop``: we,
+                         ``server_error``: a mistake of ours, which the log has;
                          ``http`` after the answer to a plain request
     ``close_code``       of the first CLOSE frame either side sent, None without one
     ``close_reason``     its text
