@@ -79,6 +79,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("leaves"):
         return
+    request.node.funcargs.clear()  # pytest keeps what the fixtures gave until later
     for records in request.node.stash.get(caplog_records_key, {}).values():
         records.clear()  # an error in a record holds the frames it went through, and what these hold
     deadline = time.monotonic() + _SETTLE_SECONDS
