@@ -1,18 +1,20 @@
-"""`spoolq demo` whole: its own server process, a real socket, SQL; and how it ends when something is wrong."""
+"""`spoolq demo` whole: its processes, a real socket, a slot, a kill, SQL; and how it ends when something is wrong."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from spoolq.cli import _demo_server
+from spoolq.cli import _demo_delivery, _demo_ingest, _demo_process, _demo_server
 from spoolq.cli.demo import demo
 
 ROWS = 10_000  # the first rain is in there
@@ -31,29 +33,49 @@ def gone(pid: int) -> bool:
     return False
 
 
-def server_pid(line: str) -> int:
-    assert line.startswith("server: process "), line
-    return int(line.split()[2].rstrip(","))
+def left(told: str) -> list[str]:
+    """What is still there of the processes and the directory that the demo told of."""
+    pids = {int(found) for found in re.findall(r"process (\d+)", told)}
+    folders = re.findall(r"slot: (\S+)", told)
+    assert len(pids) >= 1, told
+    return [f"process {pid}" for pid in pids if not gone(pid)] + [
+        name for name in folders if Path(name).parent.exists()
+    ]
 
 
-def test_everything_lands_once() -> None:
+def test_killed_half_way_everything_lands_once() -> None:
+    """Issue 6, item 5."""
     done = run("--json", "--rows", str(ROWS))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["equal"] is True
-    assert found["rows"] == 2 * ROWS
+    assert (found["rows"], found["frames"]) == (2 * ROWS, 2 * ROWS // _demo_ingest.BATCH_ROWS)
     clean = {"source": ROWS, "landed": ROWS, "lost": 0, "duplicated": 0, "altered": 0, "equal": True}
     assert found["tables"] == [{"table": name, **clean} for name in ("flights", "weather")]
     assert [query["equal"] for query in found["queries"]] == [True, True]
     assert all(query["server"] for query in found["queries"])
-    assert gone(server_pid(done.stderr))
+    assert found["killed_at"] == ROWS
+    assert found["next_row"] == min(found["frames_found"] * _demo_ingest.BATCH_ROWS, 2 * ROWS) >= ROWS
+    assert "was killed by SIGKILL when it had told of 10,000 rows" in done.stderr
+    assert f"found {found['frames_found']} frames in the slot, {found['frames_recovered']} of them" in done.stderr
+    assert len(set(re.findall(r"process (\d+)", done.stderr))) == 3, "server, the one that was killed, the next one"
+    assert left(done.stderr) == []
 
 
 def test_the_report_for_people() -> None:
+    done = run("--rows", "300", "--no-kill")
+    assert done.returncode == 0, done.stderr
+    for expected in ("600 rows in 1 frames", "source rows", "duplicated", "SELECT carrier", "Nothing lost"):
+        assert expected in done.stdout
+    assert "SIGKILL" not in done.stdout + done.stderr
+    assert left(done.stderr) == []
+
+
+def test_the_report_of_a_kill() -> None:
     done = run("--rows", "300")
     assert done.returncode == 0, done.stderr
-    for expected in ("600 rows acknowledged", "source rows", "duplicated", "SELECT carrier", "Nothing lost"):
-        assert expected in done.stdout
+    for expected in ("Killed by SIGKILL at row 600", "the next process went on with row 600", "Nothing lost"):
+        assert expected in " ".join(done.stdout.split())
 
 
 def test_a_difference_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,26 +87,76 @@ def test_a_difference_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
         return rows[1:] if sql.endswith('FROM weather WHERE "month" = 1') else rows
 
     monkeypatch.setattr(_demo_server.ServerProcess, "query", forgetful)
-    result = CliRunner().invoke(demo, ["--json", "--rows", "300"])
+    result = CliRunner().invoke(demo, ["--json", "--rows", "300", "--no-kill"])
     assert result.exit_code == 1
     weather = json.loads(result.stdout)["tables"][1]
     assert (weather["lost"], weather["equal"]) == (1, False)
 
 
-def test_ctrl_c_ends_both_processes() -> None:
+def test_rows_that_were_handed_over_twice_are_exit_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A second process that begins anew: the server's tables would not show it."""
+    begun = _demo_delivery.Ingest.__init__
+    folders = iter(("first", "second"))
+
+    def elsewhere(self: _demo_delivery.Ingest, conf: str, sf_dir: str, limit: int | None) -> None:
+        begun(self, conf, str(tmp_path / next(folders)), limit)
+
+    monkeypatch.setattr(_demo_delivery.Ingest, "__init__", elsewhere)
+    monkeypatch.setattr("spoolq.cli.demo.BATCH_ROWS", 100)
+    result = CliRunner().invoke(demo, ["--json", "--rows", "300"])
+    assert result.exit_code == 1
+    assert "600 rows make 6 frames, and 1 were published" in result.stderr
+
+
+@pytest.mark.parametrize("word", ["server: process", "to be killed", "was killed by SIGKILL"])
+def test_ctrl_c_ends_all_processes_and_leaves_no_directory(word: str) -> None:
     with subprocess.Popen(COMMAND, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        server = server_pid(process.stderr.readline())
+        told = ""
+        while word not in told:
+            line = process.stderr.readline()
+            assert line, told
+            told += line
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert gone(server)
+    assert left(told + errors) == []
+
+
+def test_ctrl_c_while_a_process_starts_is_kept_until_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Slow(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGINT)
+            started.append(self.pid)
+
+    monkeypatch.setattr(_demo_process.subprocess, "Popen", Slow)
+    with pytest.raises(KeyboardInterrupt):
+        _demo_process.start("spoolq.cli", "serve", "--port", "0")
+    assert len(started) == 1, "the interrupt came too early"
+    assert gone(started[0])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_server_that_does_not_start_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_demo_server.sys, "executable", "/bin/false")
+    monkeypatch.setattr(_demo_process.sys, "executable", "/bin/false")
     result = CliRunner().invoke(demo, ["--json", "--rows", "10"])
     assert result.exit_code == 1
     assert "the server ended at once, with status 1" in result.stderr
+
+
+def test_an_ingest_that_fails_is_exit_1_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens on the port it is given."""
+    conf = "ws::addr=127.0.0.1:1;"
+    honest = _demo_delivery.Ingest.__init__
+    monkeypatch.setattr(
+        _demo_delivery.Ingest, "__init__", lambda self, _, sf_dir, limit: honest(self, conf, sf_dir, limit)
+    )
+    result = CliRunner().invoke(demo, ["--json", "--rows", "10"])
+    assert result.exit_code == 1
+    assert "the ingesting process failed:" in result.stderr
+    assert "127.0.0.1:1" in result.stderr

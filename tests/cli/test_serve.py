@@ -136,6 +136,33 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     assert "no certificate" in result.stderr
 
 
+@pytest.mark.parametrize("sql", [True, False])
+def test_dedup_keeps_one_row_for_each_key_and_says_so(sql: bool) -> None:
+    stored = ("--sql",) if sql else ()
+    with serving("--dedup", "t=", "--dedup", "other=a,b", *stored) as (_, line):
+        assert "; t: one row for each timestamp; other: one row for each timestamp, a, b;" in line
+        port = int(line.partition(";")[0].rpartition(":")[2])
+        with RawClient(port) as client:
+            client.upgrade()
+            for sequence in range(2):
+                client.message(one_row())
+                assert client.answer() == ok(sequence, ("t", sequence + 1))
+        if sql:
+            assert count(port) == 1
+    with serving("--dedup", "t=a", "--json") as (_, line):
+        assert json.loads(line)["dedup"] == {"t": ["a"]}
+
+
+@pytest.mark.parametrize("wrong", ["t", "=a", "t=a,,b"])
+def test_a_wrong_dedup_is_a_usage_error(wrong: str) -> None:
+    result = CliRunner().invoke(cli, ["serve", "--dedup", wrong])
+    assert result.exit_code == 2
+    assert "TABLE=COLUMN" in result.stderr
+    twice = CliRunner().invoke(cli, ["serve", "--dedup", "t=a", "--dedup", "t=b"])
+    assert twice.exit_code == 2
+    assert "'t' twice" in twice.stderr
+
+
 WRONG = {
     "unknown field": ['[{"rejekt": []}]', "rejekt"],
     "wrong type": ['[{"no_ack": 1}]', "no_ack"],

@@ -118,8 +118,15 @@ class Judge:
         self._fsn = -1
         self._contents.clear()
 
-    def look_at_files(self) -> None:
-        """The writer is dead: no FSN of this slot life may stand for other bytes than before; raises Wrong."""
+    def autopsy(self) -> None:
+        """The writer is dead, all that it said was heard: nothing may be invented; raises Wrong.
+
+        No row may have landed that it was not about to hand to row(), and no FSN of this slot life may stand for
+        other bytes than before.
+        """
+        landed = max(self._ledger.landed, default=-1)
+        if landed >= self.announced_end:
+            raise Wrong(f"row {landed} landed and was never handed to row()")
         for path in self._slot.glob("*.sfa"):
             for fsn, digest in _frames(path):
                 known = self._contents.setdefault(fsn, digest)
@@ -136,8 +143,6 @@ class Judge:
             if lost:
                 raise Wrong(f"{when}: the flush of rows {first} to {end - 1} returned, lost are {lost}")
         self._promised.clear()
-        if landed and max(landed) >= self.announced_end:
-            raise Wrong(f"{when}: row {max(landed)} landed and was never handed to row()")
 
     def clean(self) -> None:
         """A drained slot holds nothing but its lock; raises Wrong."""

