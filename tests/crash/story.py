@@ -25,10 +25,12 @@ _SIZES = (
     (4 << 10, 32 << 10, 2_000),
     (16 << 10, 4 << 20, 9_000),
     (1 << 20, 16 << 20, 90_000),
+    (1 << 20, 16 << 20, 250_000),
 )
 _RECONNECT = "reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=10;"
 _LIFE_SECONDS_MAX = 2.0
-_PHASE = {"opening": "opening", "batch": "flushing", "closing": "closing"}  # any other report: idle
+# Any other report: idle.
+_PHASE = {"opening": "opening", "batch": "handing rows over", "flush": "flushing", "closing": "closing"}
 
 
 class Weather:
@@ -42,7 +44,7 @@ class Weather:
 
     def begin(self) -> None:
         """A life begins."""
-        self._random.choice((self._down, self._fine, self._fine, self._silent, self._faults))()
+        self._random.choice((self._down, self._down, self._down, self._fine, self._fine, self._silent, self._faults))()
         self._plan()
 
     def change(self, now: float) -> float:
@@ -125,7 +127,7 @@ class Story:
 
     def _one_life(self, weather: Weather) -> None:
         """Start, wait for the moment, kill, look."""
-        target = self._random.choice(("opening", "open", "open", "batch", "closing"))
+        target = self._random.choice(("opening", "open", "open", "batch", "flush", "flush", "closing"))
         delay, nth = self._moment(target)
         weather.begin()
         self._start(steps_max=6 if target == "closing" else 60)
@@ -161,6 +163,8 @@ class Story:
                 return 0.001 * 200 ** rng.random(), 1
             case "batch":
                 return rng.random() * 0.002, rng.randint(1, 40)
+            case "flush":
+                return rng.random() * 0.0004, rng.randint(1, 20)
         return rng.random() * 0.003, rng.randint(1, 2)
 
     def _drain(self) -> None:

@@ -13,6 +13,7 @@ before the nursery's ``gone``:
     [life, "unconnected"]                          the first connect was refused; the slot is given back
     [life, "open", {found}]                        what recovery found
     [life, "batch", first, end, published]         rows first to end - 1 are about to be handed to row()
+    [life, "flush"]                                flush() is called
     [life, "flushed", [[first, end] ...], fsn]     a flush returned and covers these rows
     [life, "full"]                                 a flush found no room; its rows are still buffered
     [life, "idle"]                                 nothing to write for a moment
@@ -117,6 +118,7 @@ class Writer:
         for number in range(self.number, self.number + count):
             self._row(sender, number)
         self.number += count
+        self.say("flush")
         try:
             sender.flush()
         except BackpressureError:
