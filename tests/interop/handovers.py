@@ -31,6 +31,7 @@ from tests.interop.slot_process import (
     Shape,
     Writer,
     active_segment,
+    adopt,
     drain,
     left_in,
 )
@@ -40,6 +41,7 @@ _SEGMENTS = (4096, 4096, 16384, 1 << 20)
 _SYMBOLS = (1, 10, 200, 5_000)
 _FLUSHES_MAX = 200
 _TEAR = 0.25
+_ADOPT = 0.25
 _OPENING_SECONDS = 0.6
 _CLOSING_SECONDS = 0.03
 
@@ -56,6 +58,7 @@ class HandOvers:
         self._address = ""
         self._client = ""
         self._segment = 0
+        self._writing: Writer | None = None
         self._torn = False  # by hand, and nobody has opened the slot since
 
     def run(self, turns: int) -> Counter[str]:
@@ -77,10 +80,16 @@ class HandOvers:
             (self._killed_while_writing, self._killed_at_a_moment, self._killed_while_closing, self._closed_at_once)
             + ((self._drained_by_close,) if state in ("honest", "drops") else ())
         )
-        self._look()
+        adopting = state == "honest" and self.rng.random() < _ADOPT
+        if adopting:
+            self._client = "official"
+        left = self._look()
         self._serve(state)
+        if adopting and left:
+            life = self._adopted
         life(state)
-        self._torn &= not self._writing.opened
+        if self._writing is not None and self._writing.opened:
+            self._torn = False
         self._count(f"{self._client}: {state}, {life.__name__.strip('_').replace('_', ' ')}")
         self.ledger.judge(self.server, whole=False)
 
@@ -146,6 +155,12 @@ class HandOvers:
             assert writer.close(drained=True) == ""
         self._drained()
 
+    def _adopted(self, state: str) -> None:
+        """By a background drainer of the official client, while its foreground has a slot of its own."""
+        adopt(self.server, self.root, self.ledger)
+        self._torn = False
+        self._drained()
+
     # --- between turns ---------------------------------------------------------------------------
 
     def _drained(self) -> None:
@@ -156,28 +171,35 @@ class HandOvers:
         self.counts.update(self.ledger.judge(self.server, whole=True))
         for name in left_in(self.root):
             path = self.root / SENDER_ID / name
-            assert name.endswith(".sfa.corrupt"), f"a drained slot holds {name}"
+            assert name.endswith(".sfa.corrupt"), f"a drained slot holds {name}: {path.read_bytes()[:400].hex()}"
             assert not path.read_bytes().strip(b"\0"), f"{name} holds data"
             path.unlink()
             self._count("segments that were being made")
         self.ledger.forget(self.server)
         self._count("drained to an empty slot")
 
-    def _look(self) -> None:
-        """Counts what the next client will find; now and then tears it first."""
+    def _look(self) -> int:
+        """Counts what the next client will find, and now and then tears it first; how many frames are to be sent."""
         active = active_segment(self.root)
         if active is None:
             self._count(f"{self._client} opened an empty slot")
-            return
+            return 0
         slot = self.root / SENDER_ID
-        self._count("frames torn by a signal", bool(active.data[active.end :].strip(b"\0")))
+        residue = bool(active.data[active.end :].strip(b"\0"))
+        self._count("frames torn by a signal", residue and not self._torn)
         mark = slot_maker.read_record((slot / ".ack-watermark").read_bytes(), b"AKW1", 1)
         newest = active.base + len(active.payloads) - 1
         self._count(f"{self._client} recovered a slot")
-        self._count(f"{self._client} recovered frames", newest - (mark[0] if mark else -1))
+        left = newest - (mark[0] if mark else -1)
+        self._count(f"{self._client} recovered frames", left)
         self._count(f"{self._client} found segments", len(list(slot.glob("*.sfa"))))
-        if not self._torn and self.rng.random() < _TEAR:
+        boundaries = slot_maker.read_record((slot / "sf-manifest.bin").read_bytes(), b"SFM1", 2)
+        appends = (
+            boundaries is not None and boundaries[1] == active.base
+        )  # else a signal hit between rotation and frame
+        if self.rng.random() < _TEAR and appends and not residue and not self._torn:
             self._tear(active)
+        return left
 
     def _tear(self, active: Active) -> None:
         """What a writer leaves that a signal ended within an append: part of a chunk of symbols, part of a frame.

@@ -11,6 +11,7 @@ acknowledgement was not settled (`Ledger.settle`).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import struct
@@ -172,16 +173,24 @@ def landings(server: Server) -> Counter[int]:
 
 
 class Writer:
-    """A client on the slot ``sf_dir``/`SENDER_ID`; returns from its constructor when it has opened or was refused.
+    """A client on the slot ``sf_dir``/``sender_id``; returns from its constructor when it has opened or was refused.
 
     ``wait=False`` does not wait for the opening.  ``refused`` is the text of a failed opening.
     """
 
     def __init__(
-        self, client: str, server: str, sf_dir: Path, ledger: Ledger, extra: str = "", *, wait: bool = True
+        self,
+        client: str,
+        server: str,
+        sf_dir: Path,
+        ledger: Ledger,
+        extra: str = "",
+        *,
+        wait: bool = True,
+        sender_id: str = SENDER_ID,
     ) -> None:
         conf = (
-            f"{server}sf_dir={sf_dir};sender_id={SENDER_ID};auto_flush=off;initial_connect_retry=async;"
+            f"{server}sf_dir={sf_dir};sender_id={sender_id};auto_flush=off;initial_connect_retry=async;"
             f"reconnect_initial_backoff_millis=5;reconnect_max_backoff_millis=20;{extra}"
         )
         self.client = client
@@ -195,7 +204,7 @@ class Writer:
             [sys.executable, _PROGRAM, client, conf],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": _SRC},
+            env=environment(),
         )
         if wait:
             self._read_until({"open", "failed"})
@@ -321,9 +330,29 @@ def drain(client: str, server: str, sf_dir: Path, ledger: Ledger) -> None:
         assert writer.close(drained=True) == ""
 
 
+def adopt(server: Server, sf_dir: Path, ledger: Ledger) -> None:
+    """The official client, on a slot of its own, finds the shared one as an orphan and drains it in the background.
+
+    Something must be left to deliver: its first message says that the drainer has the lock, and the lock says when it
+    is done.
+    """
+    before = server.message_count
+    with Writer("official", server.conf, sf_dir, Ledger(), "drain_orphans=on;", sender_id="neighbour") as neighbour:
+        server.wait_for_messages(before + 1)
+        with (sf_dir / SENDER_ID / ".lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        assert neighbour.close(drained=True) == ""
+    ledger.closed(drained=True)
+
+
 def left_in(sf_dir: Path) -> list[str]:
     """Names in the slot, lock files left out."""
     return sorted({path.name for path in (sf_dir / SENDER_ID).iterdir()} - {".lock", ".lock.pid"})
+
+
+def environment() -> dict[str, str]:
+    """Of a process that imports the package from here."""
+    return {**os.environ, "PYTHONPATH": _SRC}
 
 
 class Active(NamedTuple):

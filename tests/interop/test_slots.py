@@ -24,6 +24,7 @@ from tests.interop.slot_process import (
     Shape,
     Writer,
     active_segment,
+    adopt,
     drain,
     landings,
     left_in,
@@ -102,6 +103,30 @@ def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Pat
         _fresh_again(first, server, tmp_path, ledger)
         ledger.judge(server, whole=True)
         assert landings(server).total() == counts["rows landed"] + 6
+
+
+@pytest.mark.parametrize("stage", OFFLINE[1:5], ids=lambda stage: stage.name.replace(" ", "-"))
+def test_what_we_left_the_official_client_drains_in_the_background(tmp_path: Path, stage: Stage) -> None:
+    """Half delivered by us, then left; a sender of the official client on another slot adopts it as an orphan."""
+    ledger = Ledger()
+    half = stage.flushes // 2
+    with QwpServer() as server:
+        extra = f"{_FAST_CLOSE}sf_max_segment_bytes={stage.segment};"
+        with Writer("ours", server.conf, tmp_path, ledger, extra) as writer:
+            writer.write(half, stage.shape)
+            writer.await_acked(half - 1)
+            server.hold_acks()
+            writer.write(half, stage.shape)
+            if stage.end == "kill":
+                writer.kill()
+            else:
+                writer.close(drained=False)
+                ledger.settle(half - 1, server)
+        server.release_acks()
+        adopt(server, tmp_path, ledger)
+        ledger.judge(server, whole=True)
+        _fresh_again("ours", server, tmp_path, ledger)
+        ledger.judge(server, whole=True)
 
 
 @pytest.mark.parametrize("first", CLIENTS)
