@@ -355,6 +355,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": _SRC}
 
 
+def demand_empty(sf_dir: Path) -> int:
+    """A drained slot holds nothing but files whose making a signal had ended; they are removed; how many.
+
+    The official client renames a segment without a header to ``.corrupt``; it must be all zero.
+    """
+    names = left_in(sf_dir)
+    for name in names:
+        path = sf_dir / SENDER_ID / name
+        assert name.endswith(".sfa.corrupt"), f"a drained slot holds {name}: {path.read_bytes()[:400].hex()}"
+        assert not path.read_bytes().strip(b"\0"), f"{name} holds data"
+        path.unlink()
+    return len(names)
+
+
 class Active(NamedTuple):
     """The segment that took the last frames, as the disk has it: its frames' payloads, the offset behind them."""
 

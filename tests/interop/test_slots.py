@@ -25,6 +25,7 @@ from tests.interop.slot_process import (
     Writer,
     active_segment,
     adopt,
+    demand_empty,
     drain,
     landings,
     left_in,
@@ -73,7 +74,7 @@ def _go_on_and_drain(client: str, server: Server, slot: Path, ledger: Ledger, st
 
 def _fresh_again(client: str, server: Server, slot: Path, ledger: Ledger) -> None:
     """The slot is empty, and the client that had left it begins a new life of it: FSN 0, its own symbols."""
-    assert left_in(slot) == []
+    demand_empty(slot)
     with Writer(client, server.conf, slot, ledger, _DRAIN_CLOSE) as writer:
         writer.write(3, (2, 2, 5))
         assert ledger.newest_fsn == 2
@@ -175,7 +176,7 @@ def test_a_client_killed_while_the_server_acknowledges_loses_nothing(tmp_path: P
             ledger.judge(server, whole=False)
         drain(_OTHER[first], server.conf, tmp_path, ledger)
         ledger.judge(server, whole=True)
-    assert left_in(tmp_path) == []
+    demand_empty(tmp_path)
 
 
 @pytest.mark.parametrize("holder", CLIENTS)
