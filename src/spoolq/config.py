@@ -56,6 +56,7 @@ class SenderConfig:
     max_name_len: int
     sf_dir: str | None
     sender_id: str
+    sf_group_access: bool
     sf_max_segment_bytes: int
     sf_max_total_bytes: int
     sf_append_deadline_millis: int

@@ -312,6 +312,16 @@ KEYS: Final[tuple[Key, ...]] = (
         "behaviour.md 1.2, slot.md 1",
     ),
     Key(
+        "sf_group_access",
+        "sf_group_access",
+        read_bool,
+        False,
+        "`off`",
+        "`on`, `off`",
+        "`on`: new directories 0770 and files 0660, for a drainer of another user; else 0700 and 0600.",
+        "ours.md 21",
+    ),
+    Key(
         "sf_durability",
         None,
         _read_durability,

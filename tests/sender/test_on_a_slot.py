@@ -154,3 +154,13 @@ def test_SEG_03_a_torn_tail_is_cut_counted_and_copied_and_the_rest_is_sent(tmp_p
         sender.wait()
         assert numbers(server) == [0, 1]
     assert any(".cut-" in name for name in left_in(tmp_path))
+
+
+@pytest.mark.parametrize(("access", "modes"), [("off", (0o700, 0o600)), ("on", (0o770, 0o660))])
+def test_the_modes_of_what_is_made(tmp_path: Path, access: str, modes: tuple[int, int]) -> None:
+    with Sender.from_conf(NOBODY, sf_dir=tmp_path / "spool", sf_group_access=access) as sender:
+        put(sender, 0)
+    slot = tmp_path / "spool" / "default"
+    found = {path.name: path.stat().st_mode & 0o777 for path in slot.iterdir()}
+    assert {(tmp_path / "spool").stat().st_mode & 0o777, slot.stat().st_mode & 0o777} == {modes[0]}
+    assert set(found.values()) == {modes[1]}, found

@@ -39,10 +39,12 @@ def open_storage(config: SenderConfig) -> Storage:
         return Storage(MemoryStore(segment_nbytes, total_nbytes), SymbolTable())
     # Imported here: a program with its queue in memory does not pay for the disk's modules.
     from spoolq.spool.files import Files
+    from spoolq.spool.filesystem import warn_about
     from spoolq.spool.opening import open_store
 
-    files = Files()
+    files = Files(group_access=config.sf_group_access)
     files.make_directory(config.sf_dir)
+    warn_about(config.sf_dir)
     opened = open_store(
         files, config.sf_dir, config.sender_id, segment_nbytes=segment_nbytes, total_nbytes=total_nbytes
     )
