@@ -1,7 +1,7 @@
 """Fixtures of the whole suite: every test must leave the process as it found it.
 
-`no_leaks` runs around each test and counts threads, descriptors, mappings of slots, locks of slots and
-native bytes; what is still there after a short settling is a failure of that test.
+`no_leaks` runs around each test and counts threads, descriptors, mappings of slots, locks of slots, files in
+the working directory and native bytes; what is still there after a short settling is a failure of that test.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ def _descriptors() -> dict[str, str]:
 
 
 def _native() -> dict[str, int]:
-    """Live mappings and native bytes by the counters of the modules that hold them, and locks that are held."""
+    """Live mappings and native bytes by the counters of the modules that hold them, locks that are held, files."""
     return {
         "mappings of segments": mapping.live_mappings(),
         "bytes of segments": segment.live_native_bytes(),
         "bytes of columns": live_column_bytes(),
         "locks of slots": sum(held.held for held in list(lock._held)),
+        "files in the working directory": sum(not name.startswith(".") for name in os.listdir()),
     }
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from spoolq.server import QwpServer
+from spoolq.server.duck import DuckStore
 from tests.interop import handovers
 from tests.interop.slot_process import (
     CLIENTS,
@@ -104,6 +106,41 @@ def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Pat
         _fresh_again(first, server, tmp_path, ledger)
         ledger.judge(server, whole=True)
         assert landings(server).total() == counts["rows landed"] + 6
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+@pytest.mark.parametrize("stage", OFFLINE[1:5], ids=lambda stage: stage.name.replace(" ", "-"))
+def test_what_the_other_delivers_is_equal_by_sql(tmp_path: Path, first: str, stage: Stage) -> None:
+    """Every reported row once, in all its cells, by SELECT on the server; of a flush in doubt all rows or none."""
+    ledger, slot = Ledger(), tmp_path / "spool"
+    slot.mkdir()
+    timeout = 0 if stage.end == "kill" else int(stage.end)
+    extra = f"close_flush_timeout_millis={timeout};sf_max_segment_bytes={stage.segment};"
+    with Writer(first, NOWHERE, slot, ledger, extra) as writer:
+        if stage.end == "kill":
+            writer.begin(stage.flushes, stage.shape)
+            writer.read_flushes(stage.flushes // 3)
+            writer.kill()
+        else:
+            writer.write(stage.flushes, stage.shape)
+            writer.close(drained=False)
+    store = DuckStore()
+    with closing(store), QwpServer(store=store) as server:
+        drain(_OTHER[first], server.conf, slot, ledger)
+        found = [
+            (table, *row)
+            for table in store.tables()
+            for row in store.query(f'SELECT n, s, side, text, epoch_ns("timestamp") FROM {table}').dataset
+        ]
+    wanted = {
+        n: (ledger.tables[n], n, row["s"], row["side"], row["text"], row["timestamp"]) for n, row in ledger.rows.items()
+    }
+    landed = {row[1] for row in found}
+    assert len(found) == len(landed), "no row twice"
+    assert all(row == wanted[row[1]] for row in found)
+    assert landed >= {n for numbers in ledger.kept for n in numbers}
+    rest = landed - {n for numbers in ledger.kept for n in numbers}
+    assert rest in (set(), {n for numbers in ledger.doubtful for n in numbers})
 
 
 @pytest.mark.parametrize("stage", OFFLINE[1:5], ids=lambda stage: stage.name.replace(" ", "-"))
