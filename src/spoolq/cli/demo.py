@@ -10,6 +10,7 @@ after Ctrl-C; processes and directory are gone in any case.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -47,6 +48,10 @@ def demo(context: click.Context, as_json: bool, limit: int | None, no_kill: bool
 
 
 def _run(as_json: bool, limit: int | None, kill: bool) -> bool:
+    # Here, not when it is needed: a Ctrl-C inside an import that runs generated code makes CPython end by the signal
+    # although it was handled, and nobody sends one yet.
+    importlib.import_module("rich.progress")
+    importlib.import_module("rich.table")
     tables = load(limit)
     total = sum(len(table.rows) for table in tables)
     with ServerProcess() as server, TemporaryDirectory(prefix="spoolq-demo-") as folder:

@@ -38,8 +38,8 @@ def open_storage(config: SenderConfig) -> Storage:
     if config.sf_dir is None:
         return Storage(MemoryStore(segment_nbytes, total_nbytes), SymbolTable())
     # Imported here: a program with its queue in memory does not pay for the disk's modules.
+    from spoolq.runtime.filesystem import warn_about
     from spoolq.spool.files import Files
-    from spoolq.spool.filesystem import warn_about
     from spoolq.spool.opening import open_store
 
     files = Files(group_access=config.sf_group_access)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spoolq.spool import filesystem
+from spoolq.runtime import filesystem
 
 TABLE = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
