@@ -84,13 +84,11 @@ def _fresh_again(client: str, server: Server, slot: Path, ledger: Ledger) -> Non
     assert left_in(slot) == []
 
 
-@pytest.mark.parametrize("first", CLIENTS)
-@pytest.mark.parametrize("stage", OFFLINE, ids=lambda stage: stage.name.replace(" ", "-"))
-def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Path, first: str, stage: Stage) -> None:
-    ledger = Ledger()
+def _leave_offline(client: str, slot: Path, ledger: Ledger, stage: Stage) -> None:
+    """The first client writes without a server and ends as the stage says; what it published stays in the slot."""
     timeout = 0 if stage.end == "kill" else int(stage.end)
     extra = f"close_flush_timeout_millis={timeout};sf_max_segment_bytes={stage.segment};"
-    with Writer(first, NOWHERE, tmp_path, ledger, extra) as writer:
+    with Writer(client, NOWHERE, slot, ledger, extra) as writer:
         if stage.end == "kill":
             writer.begin(stage.flushes, stage.shape)
             writer.read_flushes(stage.flushes // 3)
@@ -99,6 +97,13 @@ def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Pat
             writer.write(stage.flushes, stage.shape)
             error = writer.close(drained=False)
             assert bool(error) == (timeout > 0), error
+
+
+@pytest.mark.parametrize("first", CLIENTS)
+@pytest.mark.parametrize("stage", OFFLINE, ids=lambda stage: stage.name.replace(" ", "-"))
+def test_what_one_client_wrote_without_a_server_the_other_delivers(tmp_path: Path, first: str, stage: Stage) -> None:
+    ledger = Ledger()
+    _leave_offline(first, tmp_path, ledger, stage)
     with QwpServer() as server:
         _go_on_and_drain(_OTHER[first], server, tmp_path, ledger, stage)
         counts = ledger.judge(server, whole=True)
@@ -114,16 +119,7 @@ def test_what_the_other_delivers_is_equal_by_sql(tmp_path: Path, first: str, sta
     """Every reported row once, in all its cells, by SELECT on the server; of a flush in doubt all rows or none."""
     ledger, slot = Ledger(), tmp_path / "spool"
     slot.mkdir()
-    timeout = 0 if stage.end == "kill" else int(stage.end)
-    extra = f"close_flush_timeout_millis={timeout};sf_max_segment_bytes={stage.segment};"
-    with Writer(first, NOWHERE, slot, ledger, extra) as writer:
-        if stage.end == "kill":
-            writer.begin(stage.flushes, stage.shape)
-            writer.read_flushes(stage.flushes // 3)
-            writer.kill()
-        else:
-            writer.write(stage.flushes, stage.shape)
-            writer.close(drained=False)
+    _leave_offline(first, slot, ledger, stage)
     store = DuckStore()
     with closing(store), QwpServer(store=store) as server:
         drain(_OTHER[first], server.conf, slot, ledger)
