@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture handovers lint build clean coverage-table
+.PHONY: demo test bench backlog torture chaos handovers lint build clean coverage-table
 KILLS ?= 1000
+SECONDS ?= 600
 TURNS ?= 200
 SEED ?= 1
 .DEFAULT_GOAL := test
@@ -40,6 +41,10 @@ coverage-table: build
 # A writing process is killed by SIGKILL, KILLS times; what its flushes returned for must arrive.
 torture: build
 	$(BIN)/python -m tests.crash --kills $(KILLS) --seed $(SEED)
+
+# A sender process and two server processes, killed and hindered for SECONDS; every row must land, in order.
+chaos: build
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 # 200 random hand-overs of one slot between the official client and ours, a process each: two to three minutes.
 # A failure names its seed; another one: make handovers SEED=...

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fastcrc
 
@@ -27,49 +28,78 @@ class Wrong(AssertionError):
     """Something was lost, altered, invented, out of order, or left over."""
 
 
-class Ledger(MemoryStore):
-    """Numbers of the rows that were committed; what is wrong with a row is kept for the judge."""
+class Landing(Protocol):
+    """What the judge asks: numbers of the rows that landed until now, and what was seen to be wrong with them."""
 
-    def __init__(self, text_nbytes_max: int) -> None:
-        super().__init__()
-        self._text_nbytes_max = text_nbytes_max
+    @property
+    def landed(self) -> set[int]:
+        """Numbers of the rows that were committed."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Rows that are altered or came out of order, in words; the first few."""
+
+
+class Arrivals:
+    """Numbers of rows in the order in which they were committed."""
+
+    def __init__(self) -> None:
         self.landed: set[int] = set()
         self.twice = 0
         self.faults: list[str] = []
         self._latest: dict[str, int] = {}  # newest first arrival of each table
 
+    def note(self, table: str, number: int) -> None:
+        """A row as it should be; its first arrival must be behind those of all smaller numbers of its table."""
+        if number in self.landed:
+            self.twice += 1
+            return
+        latest = self._latest.get(table, -1)
+        if number < latest:
+            self.wrong(f"row {number} of {table} arrived first behind row {latest}")
+        self._latest[table] = max(number, latest)
+        self.landed.add(number)
+
+    def wrong(self, text: str) -> None:
+        """For the judge; of many the first."""
+        if len(self.faults) < _FAULTS_MAX:
+            self.faults.append(text)
+
+
+class Ledger(MemoryStore, Arrivals):
+    """A server's store: numbers of the rows that were committed."""
+
+    def __init__(self, text_nbytes_max: int) -> None:
+        MemoryStore.__init__(self)
+        Arrivals.__init__(self)
+        self._text_nbytes_max = text_nbytes_max
+
     def append(self, table: str, parts: list[Fitted]) -> int:
         """Looks at each row; nothing is stored."""
-        for part in parts:
-            names = ("s", "n", "x", "text", "timestamp")
-            columns = [convert.python_values(part.columns[name]) for name in names]
-            for values in zip(*columns, strict=True):
-                self.arrived(Row(table, *values))
+        for found in rows_of(table, parts):
+            self.arrived(found)
         return super().append(table, [])
 
     def arrived(self, found: Row) -> None:
         """One row, committed."""
-        n = found.n
-        if found != row(n, self._text_nbytes_max):
-            self._wrong(f"row {n} landed altered: {found}")
-        elif n in self.landed:
-            self.twice += 1
+        if found == row(found.n, self._text_nbytes_max):
+            self.note(found.table, found.n)
         else:
-            latest = self._latest.get(found.table, -1)
-            if n < latest:
-                self._wrong(f"row {n} of {found.table} arrived first behind row {latest}")
-            self._latest[found.table] = max(n, latest)
-            self.landed.add(n)
+            self.wrong(f"row {found.n} landed altered: {found}")
 
-    def _wrong(self, text: str) -> None:
-        if len(self.faults) < _FAULTS_MAX:
-            self.faults.append(text)
+
+def rows_of(table: str, parts: list[Fitted]) -> Iterator[Row]:
+    """The rows of a commit."""
+    for part in parts:
+        columns = [convert.python_values(part.columns[name]) for name in ("s", "n", "x", "text", "timestamp")]
+        for values in zip(*columns, strict=True):
+            yield Row(table, *values)
 
 
 class Judge:
     """Of one slot, over all its writers."""
 
-    def __init__(self, ledger: Ledger, slot: Path, counts: Counter[str]) -> None:
+    def __init__(self, ledger: Landing, slot: Path, counts: Counter[str]) -> None:
         self._ledger = ledger
         self._slot = slot
         self._counts = counts
