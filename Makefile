@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos handovers lint build clean coverage-table
+.PHONY: demo test bench backlog torture chaos handovers mutants lint build clean coverage-table
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
 SEED ?= 1
+JOBS ?= 2
 .DEFAULT_GOAL := test
 
 $(VENV)/.packages: requirements/dev.txt
@@ -29,10 +30,12 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The whole suite on the compiled rooms, then codec and spool once more on their plain twins.
+# The whole suite on the compiled rooms, then codec and spool once more on their plain twins, then 20 wrong versions of
+# the code, taken at random by the commit, each of which a test must catch.
 test: lint
 	$(BIN)/python -m pytest
 	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/test_values.py tests/columns tests/qwp tests/spool
+	$(BIN)/python -m tests.mutants --sample 20 --jobs $(JOBS)
 
 # What decode(encode(x)) == as_stored(x) was proven for: column type x null pattern x rows.
 coverage-table: build
@@ -50,6 +53,10 @@ chaos: build
 # A failure names its seed; another one: make handovers SEED=...
 handovers: build
 	$(BIN)/python -m tests.interop.handovers --turns $(TURNS) --seed $(SEED)
+
+# Every wrong version of the registry, tests/mutants/*.toml, with the test that must catch it.
+mutants: build
+	$(BIN)/python -m tests.mutants --jobs $(JOBS)
 
 demo: build
 	$(BIN)/spoolq demo
