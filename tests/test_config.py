@@ -25,6 +25,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "connect_timeout": {"1": 1, "250": 250},
     "tls_verify": {"on": True, "unsafe_off": False},
     "tls_roots": {ROOTS: ROOTS},
+    "tls_roots_password": {"s;3": Secret("s;3")},
+    "tls_ca": {"os_roots": "os_roots", "WebPKI_roots": "webpki_roots", "webpki_and_os_roots": "webpki_and_os_roots"},
     "auto_flush": {"on": True, "OFF": False, "True": True, "false": False},
     "auto_flush_rows": {"0": 0, "off": 0, "1": 1, "600": 600},
     "auto_flush_interval": {"0": 0, "off": 0, "1": 1, "1000": 1000},
@@ -77,6 +79,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "connect_timeout": ("0", "-1", "off", *_NOT_MILLIS),
     "tls_verify": ("off", "true", "yes"),
     "tls_roots": ("/nonexistent/roots.pem", "/"),
+    "tls_ca": ("system", "pem_file", "on"),
     "auto_flush": ("1", "0", "yes", "of"),
     "auto_flush_rows": ("-1", "+1", "on", *_NOT_COUNT),
     "auto_flush_interval": ("-1", "on", *_NOT_MILLIS),
@@ -107,10 +110,14 @@ BAD: dict[str, tuple[str, ...]] = {
     "transaction": ("on", "true", "x"),
     "protocol_version": ("1", "2", "x"),
 }
-FREE_TEXT = {"username", "password", "token", "sf_dir"}  # no value is wrong by itself
+FREE_TEXT = {"username", "password", "token", "tls_roots_password", "sf_dir"}  # no value is wrong by itself
 
 # What has to stand beside a key for it to be allowed at all.
-BESIDE = {"username": {"password": "p"}, "password": {"username": "u"}}
+BESIDE = {
+    "username": {"password": "p"},
+    "password": {"username": "u"},
+    "tls_roots_password": {"tls_roots": ROOTS},
+}
 
 
 def _conf(key: str, text: str, settings: dict[str, str] | None = None) -> str:
@@ -182,6 +189,8 @@ def test_defaults_cfg_05() -> None:
         connect_timeout_millis=None,
         tls_verify=True,
         tls_roots=None,
+        tls_roots_password=None,
+        tls_ca=None,
         auto_flush=True,
         auto_flush_rows=1_000,
         auto_flush_interval_millis=100,
@@ -351,6 +360,8 @@ def test_a_sender_id_is_checked_before_any_file_exists_cfg_09(tmp_path: Path) ->
         ("token=a;password=c", "token and username or password exclude each other"),
         ("tls_verify=on", "tls_verify is for TLS"),
         (f"tls_roots={ROOTS}", "tls_roots is for TLS"),
+        ("tls_ca=os_roots", "tls_ca is for TLS"),
+        ("tls_roots_password=x", "tls_roots_password is for TLS"),
         ("sf_max_segment_bytes=1m;sf_max_total_bytes=2097151", "2097151 is less than two segments"),
         ("sf_max_segment_bytes=1m;auto_flush_bytes=1048577", "auto_flush_bytes=1048577 is more than one segment"),
     ],
@@ -363,7 +374,16 @@ def test_settings_that_exclude_each_other(settings: str, message: str) -> None:
 def test_roots_need_verification() -> None:
     with pytest.raises(ConfigError, match="exclude each other"):
         parse(f"wss::addr=h;tls_verify=unsafe_off;tls_roots={ROOTS};")
+    with pytest.raises(ConfigError, match="unsafe_off and tls_ca exclude each other"):
+        parse("wss::addr=h;tls_verify=unsafe_off;tls_ca=os_roots;")
     assert parse(f"wss::addr=h;tls_verify=on;tls_roots={ROOTS};").tls_roots == ROOTS
+
+
+def test_roots_come_from_one_place_and_a_password_opens_a_file() -> None:
+    with pytest.raises(ConfigError, match="tls_roots and tls_ca exclude each other"):
+        parse(f"wss::addr=h;tls_ca=os_roots;tls_roots={ROOTS};")
+    with pytest.raises(ConfigError, match="tls_roots_password needs tls_roots"):
+        parse("wss::addr=h;tls_roots_password=x;")
 
 
 @pytest.mark.parametrize(
@@ -461,11 +481,15 @@ SECRET = "hunter2secret"
 
 
 def test_no_repr_shows_a_secret() -> None:
-    for conf in (f"ws::addr=h;username=u;password={SECRET};", f"ws::addr=h;token={SECRET};"):
+    for conf in (
+        f"ws::addr=h;username=u;password={SECRET};",
+        f"ws::addr=h;token={SECRET};",
+        f"wss::addr=h;tls_roots={ROOTS};tls_roots_password={SECRET};",
+    ):
         config = parse(conf)
         assert SECRET not in repr(config) + str(config)
         assert "Secret('***')" in repr(config)
-        secret = config.password or config.token
+        secret = config.password or config.token or config.tls_roots_password
         assert secret is not None
         assert secret.reveal() == SECRET
         assert SECRET not in f"{secret} {secret!r}"

@@ -48,6 +48,8 @@ class SenderConfig:
     connect_timeout_millis: int | None
     tls_verify: bool
     tls_roots: str | None
+    tls_roots_password: Secret | None
+    tls_ca: Literal["os_roots", "webpki_roots", "webpki_and_os_roots"] | None
     auto_flush: bool
     auto_flush_rows: int
     auto_flush_interval_millis: int
@@ -252,11 +254,16 @@ def _check_credentials(explicit: frozenset[str]) -> None:
 
 
 def _check_tls(scheme: str, verify: bool, explicit: frozenset[str]) -> None:
-    for name in ("tls_verify", "tls_roots"):
+    for name in ("tls_verify", "tls_roots", "tls_roots_password", "tls_ca"):
         if name in explicit and scheme != "wss":
             raise ConfigError(f"{name} is for TLS: write wss:: as the scheme", key=name)
-    if "tls_roots" in explicit and not verify:
-        raise ConfigError("tls_verify=unsafe_off and tls_roots exclude each other", key="tls_verify")
+    for name in ("tls_roots", "tls_ca"):
+        if name in explicit and not verify:
+            raise ConfigError(f"tls_verify=unsafe_off and {name} exclude each other", key="tls_verify")
+    if {"tls_roots", "tls_ca"} <= explicit:
+        raise ConfigError("tls_roots and tls_ca exclude each other: each names all the roots there are", key="tls_ca")
+    if "tls_roots_password" in explicit and "tls_roots" not in explicit:
+        raise ConfigError("tls_roots_password needs tls_roots beside it", key="tls_roots")
 
 
 def _settle_sizes(fields: dict[str, Any], explicit: frozenset[str]) -> None:

@@ -86,6 +86,12 @@ def _read_readable_file(text: str) -> str:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
+def _read_store(text: str) -> str:
+    if text.lower() == "pem_file":
+        raise ValueError("is what tls_roots means by itself: leave tls_ca out")
+    return read_word({word: word for word in ("os_roots", "webpki_roots", "webpki_and_os_roots")})(text)
+
+
 def _read_name_bytes(text: str) -> int:
     return read_int(16, limits.NAME_BYTES_MAX)(text)
 
@@ -227,8 +233,29 @@ KEYS: Final[tuple[Key, ...]] = (
         _read_readable_file,
         None,
         "the system's",
-        "path of a PEM file; `wss` only",
-        "The certificates a server's chain must end in.",
+        "path of a PEM or PKCS#12 file; `wss` only",
+        "The certificates a server's chain must end in, and no others. PKCS#12 needs `spoolq[tls]`; JKS is refused.",
+        "behaviour.md 1.2",
+    ),
+    Key(
+        "tls_roots_password",
+        "tls_roots_password",
+        _read_secret,
+        None,
+        "unset",
+        "text; needs `tls_roots`",
+        "Opens `tls_roots` when that is a PKCS#12 store.",
+        "behaviour.md 1.2",
+        secret=True,
+    ),
+    Key(
+        "tls_ca",
+        "tls_ca",
+        _read_store,
+        None,
+        "unset: the system's files, as OpenSSL finds them",
+        "`os_roots`, `webpki_roots`, `webpki_and_os_roots`; `wss` only",
+        "The system's own verifier, Mozilla's list, or both; needs `spoolq[tls]`. Not together with `tls_roots`.",
         "behaviour.md 1.2",
     ),
     Key(

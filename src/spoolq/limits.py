@@ -39,6 +39,7 @@ RESPONSE_BYTES_MAX: Final = 16 << 20  # an OK for 65,535 tables with the longest
 RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10
 RESPONSE_LINE_BYTES_MAX: Final = 8 << 10
 REFUSAL_BODY_BYTES_MAX: Final = 1_024  # of a refusal's body, as much as an error quotes (ours.md 29a)
+ROOTS_FILE_BYTES_MAX: Final = 16 << 20  # tls_roots: all of Mozilla's are 0.3 MB
 DEFAULT_PORT: Final = 9_000
 CONNECT_MILLIS_SYSTEM: Final = 600_000  # beyond any system's own TCP connect timeout: that one rules
 CONNECT_MILLIS_BACKGROUND: Final = 15_000  # reconnects, ASYNC connects and drainers (behaviour.md 1.2)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from spoolq.link import (
     Inbound,
     Kind,
     Lost,
+    Roots,
     TlsOptions,
     connect,
 )
@@ -50,9 +52,9 @@ def wake() -> Iterator[int]:
     os.close(writing)
 
 
-def secured(talk: Talk, *names: str) -> Talk:
+def secured(talk: Talk, *names: str, **times: datetime) -> Talk:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
+    AUTHORITY.issue_cert(*(names or ("localhost", "127.0.0.1")), **times).configure_cert(context)
 
     def wrapped(sock: socket.socket) -> None:
         with context.wrap_socket(sock, server_side=True) as secure:
@@ -70,7 +72,7 @@ def serving(talk: Talk) -> Talk:
 
 
 def options(roots: str | None = None, verify: bool = True, **more: Any) -> ConnectOptions:
-    return ConnectOptions(tls=TlsOptions(verify, roots), **more)
+    return ConnectOptions(tls=TlsOptions(verify, Roots(roots)), **more)
 
 
 def failure(peer: Peer, wake: int, chosen: ConnectOptions, host: str = "127.0.0.1") -> ConnectFailure:
@@ -110,7 +112,7 @@ def test_a_server_of_nobody_we_know(wake: int, tmp_path: Path) -> None:
             error = failure(peer, wake, chosen)
             assert error.kind is Kind.TLS
             assert error.text.startswith(f"{peer.endpoint}: the certificate is not accepted: ")
-            assert "give tls_roots" in error.text
+            assert "give tls_roots its authority's certificate" in error.text
 
 
 def test_a_certificate_of_another_host(wake: int, roots: str) -> None:
@@ -118,7 +120,58 @@ def test_a_certificate_of_another_host(wake: int, roots: str) -> None:
         error = failure(peer, wake, options(roots), "127.0.0.1")
         connect(Endpoint("localhost", peer.endpoint.port), options(roots), wake).close()
     assert error.kind is Kind.TLS
-    assert "certificate is not valid for '127.0.0.1'" in error.text
+    assert error.text == (
+        f"{peer.endpoint}: the certificate is not accepted: IP address mismatch, certificate is not valid for "
+        "'127.0.0.1'; the address must be a name in the certificate"
+    )
+
+
+def test_a_name_that_is_not_in_the_certificate(wake: int, roots: str) -> None:
+    with Peer(secured(serving(wait_for_end), "127.0.0.1")) as peer:
+        error = failure(peer, wake, options(roots), "localhost")
+    assert error.kind is Kind.TLS
+    assert error.text.startswith(f"localhost:{peer.endpoint.port}: the certificate is not accepted: Hostname mismatch")
+    assert error.text.endswith("; the address must be a name in the certificate")
+
+
+@pytest.mark.parametrize(("days", "says"), [(-1, "certificate has expired"), (2, "certificate is not yet valid")])
+def test_a_certificate_out_of_its_time(wake: int, roots: str, days: int, says: str) -> None:
+    end = datetime.now(UTC) + timedelta(days=days)
+    times = {"not_before": end - timedelta(days=1), "not_after": end}
+    with Peer(secured(serving(wait_for_end), "127.0.0.1", **times)) as peer:
+        error = failure(peer, wake, options(roots))
+    assert error.kind is Kind.TLS
+    assert error.text == (
+        f"{peer.endpoint}: the certificate is not accepted: {says}; renew the certificate, or set the clock of this "
+        "machine right"
+    )
+
+
+def test_a_server_that_wants_a_certificate_of_ours_says_so(wake: int, roots: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # 1.3 tells it only behind the handshake
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=AUTHORITY.cert_pem.bytes().decode())
+
+    def talk(sock: socket.socket) -> None:
+        context.wrap_socket(sock, server_side=True).close()
+
+    with Peer(talk) as peer:
+        error = failure(peer, wake, options(roots))
+    assert error.kind is Kind.TLS
+    assert error.text.startswith(f"{peer.endpoint}: the TLS handshake failed: the server refused it: ")
+
+
+def test_a_tls_port_that_is_taken_for_a_plain_one(wake: int) -> None:
+    def talk(sock: socket.socket) -> None:
+        request(sock)
+        sock.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # the alert of a server that got no hello
+
+    with Peer(talk) as peer:
+        error = failure(peer, wake, ConnectOptions())
+    assert error.kind is Kind.HANDSHAKE
+    assert error.text == f"{peer.endpoint} speaks TLS: write wss:: as the scheme"
 
 
 def test_unsafe_off_takes_any_and_says_so(wake: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +206,8 @@ def test_a_port_that_speaks_something_else(wake: int, roots: str, talk: Talk) ->
     with Peer(talk) as peer:
         error = failure(peer, wake, options(roots))
     assert error.kind is Kind.TLS
-    assert "the TLS handshake failed" in error.text
+    assert error.text.startswith(f"{peer.endpoint}: the TLS handshake failed: ")
+    assert error.text.endswith("; is this a TLS port?")
 
 
 def test_a_handshake_that_does_not_come(wake: int, roots: str) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from spoolq import ConnectError, Sender, TimestampNanos
+from spoolq import ConfigError, ConnectError, Sender, TimestampNanos
 from spoolq.server import QwpServer
+
+from .harness import Recorder, numbers, open_sender, publish
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,34 @@ def test_unsafe_off_takes_any_certificate_and_warns(server: QwpServer, caplog: p
         send(f"wss::addr=127.0.0.1:{server.port};tls_verify=unsafe_off;")
     assert server.store.count("t") == 3_000
     assert any("unsafe_off" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("mode", ["off", "sync", "async"])
+def test_roots_that_cannot_be_had_are_a_config_error_before_the_slot_is_touched(tmp_path: Path, mode: str) -> None:
+    roots = tmp_path / "cacerts"
+    roots.write_bytes(b"\xfe\xed\xfe\xed" + bytes(100))
+    slots = tmp_path / "slots"
+    with pytest.raises(ConfigError, match="JKS store") as caught:
+        Sender("wss", "127.0.0.1", 1, tls_roots=roots, sf_dir=slots, initial_connect_retry=mode)
+    assert caught.value.key == "tls_roots"
+    assert not slots.exists()
+
+
+def test_roots_that_vanish_later_are_a_failed_attempt_and_not_the_end(
+    server: QwpServer, authority: trustme.CA, tmp_path: Path
+) -> None:
+    roots = tmp_path / "roots.pem"
+    authority.cert_pem.write_to_path(str(roots))
+    listener = Recorder()
+    conf = f"wss::addr=127.0.0.1:{server.port};tls_roots={roots};"
+    with open_sender(conf, listener=listener) as sender:
+        publish(sender, 0)
+        sender.wait()
+        roots.unlink()
+        server.drop_connections()
+        failed = listener.wait_for(lambda event: event.kind == "endpoint_attempt_failed")
+        assert "roots.pem' cannot be read" in failed.cause
+        authority.cert_pem.write_to_path(str(roots))
+        publish(sender, 1)
+        sender.wait()
+    assert numbers(server) == [0, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, authorization, connect
 from spoolq.link.connection import Connection
 from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
+from spoolq.link.roots import Roots, RootsFailure, check
 from spoolq.link.tls import TlsOptions
 
 __all__ = [
@@ -18,7 +19,10 @@ __all__ = [
     "Inbound",
     "Kind",
     "Lost",
+    "Roots",
+    "RootsFailure",
     "TlsOptions",
     "authorization",
+    "check",
     "connect",
 ]

@@ -251,6 +251,8 @@ def _read_some(sock: socket.socket, waiter: _Waiter) -> bytes:
 def _read_head(sock: socket.socket, endpoint: Endpoint, waiter: _Waiter) -> tuple[bytes, bytes]:
     buffer = b""
     while b"\r\n\r\n" not in buffer:
+        if buffer[:2] in (b"\x15\x03", b"\x16\x03"):  # a TLS alert or handshake record
+            raise ConnectFailure(Kind.HANDSHAKE, f"{endpoint} speaks TLS: write wss:: as the scheme")
         if len(buffer) > limits.RESPONSE_HEAD_BYTES_MAX:
             raise ConnectFailure(Kind.HANDSHAKE, f"{endpoint}: the upgrade response has no end")
         data = _read_some(sock, waiter)

@@ -1,8 +1,8 @@
 """The TLS of ``wss`` (behaviour.md 1.2, 5.2): context and handshake on a non-blocking socket.
 
 ``ssl`` is imported by the first call here, never by `import spoolq`.  TLS 1.2 is the oldest version,
-renegotiation is off, the host name is checked against the certificate.  Roots are the system's store
-as OpenSSL finds it, or exactly the PEM file that is given.  Every failure is a `TlsFailure`.
+renegotiation is off, the host name is checked against the certificate.  Which roots are trusted is
+`spoolq.link.roots`.  Every failure is a `TlsFailure`.
 """
 
 from __future__ import annotations
@@ -11,44 +11,47 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from spoolq.link.roots import Roots, TlsFailure, trusting
 
 if TYPE_CHECKING:
     import ssl
 
+__all__ = ["TlsFailure", "TlsOptions", "context_of", "handshake"]
+
 _LOG = logging.getLogger("spoolq.link")
 
+# What to do about a certificate, by OpenSSL's verification code.
+_NAME: Final = "the address must be a name in the certificate"
+_TIME: Final = "renew the certificate, or set the clock of this machine right"
+_ROOTS: Final = "if the server is yours, give tls_roots its authority's certificate"
+_ADVICE: Final = {62: _NAME, 64: _NAME, 9: _TIME, 10: _TIME}
 
-class TlsFailure(Exception):
-    """Why there is no TLS; the text says what to look at."""
+
+_DEFAULT: Final = Roots()
 
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """``verify`` False takes any certificate; ``roots`` is a PEM file, None the system's store."""
+    """``verify`` False takes any certificate; else ``roots`` says which are trusted."""
 
     verify: bool = True
-    roots: str | None = None
+    roots: Roots = _DEFAULT
 
 
 def context_of(options: TlsOptions) -> ssl.SSLContext:
-    """A client context; the files are read anew each time, so that renewed roots are taken."""
+    """A client context.  Raises TlsFailure when the roots cannot be had."""
     import ssl
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    if not options.verify:
-        _LOG.warning("tls_verify=unsafe_off: the server's certificate is not checked; anyone between can read along")
+    if options.verify:
+        context = trusting(options.roots)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif options.roots is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    else:
-        try:
-            context.load_verify_locations(cafile=options.roots)
-        except OSError as error:
-            raise TlsFailure(f"tls_roots {options.roots!r} cannot be used as PEM roots: {error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 
@@ -61,6 +64,8 @@ def handshake(
     """
     import ssl
 
+    if not options.verify:
+        _LOG.warning("tls_verify=unsafe_off: the server's certificate is not checked; anyone between can read along")
     context = context_of(options)
     secure = None
     try:
@@ -75,15 +80,28 @@ def handshake(
                 wait(secure, True)
     except ssl.SSLCertVerificationError as error:
         _close(secure, sock)
-        raise TlsFailure(
-            f"the certificate is not accepted: {error.verify_message}; check the address, or give tls_roots"
-        ) from None
+        advice = _ADVICE.get(error.verify_code, _ROOTS)
+        raise TlsFailure(f"the certificate is not accepted: {error.verify_message.rstrip('.')}; {advice}") from None
+    except ssl.SSLError as error:
+        _close(secure, sock)
+        raise TlsFailure(f"the TLS handshake failed: {_reason(error)}") from None
     except (OSError, ValueError) as error:
         _close(secure, sock)
         raise TlsFailure(f"the TLS handshake failed: {error}; is this a TLS port?") from None
     except BaseException:
         _close(secure, sock)
         raise
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """What OpenSSL says, without its numbers, and what to look at."""
+    reason = getattr(error, "reason", None)
+    if reason is None:
+        return f"{error.args[-1]}; is this a TLS port?"
+    words = reason.replace("_", " ").lower()
+    if "ALERT" in reason:  # the server speaks TLS and does not want us
+        return f"the server refused it: {words}"
+    return f"{words}; is this a TLS port?"
 
 
 def _close(secure: ssl.SSLSocket | None, sock: socket.socket) -> None:

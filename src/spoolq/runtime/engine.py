@@ -27,7 +27,7 @@ from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.config_keys import Secret
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions
-from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError
+from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle
@@ -58,6 +58,7 @@ class Engine:
     ) -> None:
         self.config = config
         self._clock = clock or Clock()
+        self._tls = _tls_options(config)
         self._names = tuple(str(address) for address in config.endpoints)
         self.progress = Progress(self._clock)
         self.storage = storage = open_storage(config)
@@ -143,7 +144,7 @@ class Engine:
                 authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
                 connect_millis=config.connect_timeout_millis or default_millis,
                 upgrade_millis=config.auth_timeout_millis,
-                tls=link.TlsOptions(verify=config.tls_verify, roots=config.tls_roots) if config.tls else None,
+                tls=self._tls,
             ),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
@@ -411,6 +412,19 @@ class Engine:
 
 def _reveal(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()
+
+
+def _tls_options(config: SenderConfig) -> link.TlsOptions | None:
+    """None for ``ws``.  Roots that cannot be had are found out here, before the slot is touched."""
+    if not config.tls:
+        return None
+    roots = link.Roots(config.tls_roots, _reveal(config.tls_roots_password), config.tls_ca)
+    if config.tls_verify:
+        try:
+            link.check(roots)
+        except link.RootsFailure as error:
+            raise ConfigError(str(error), key=error.key) from None
+    return link.TlsOptions(config.tls_verify, roots)
 
 
 def _forked_error() -> ForkedError:
