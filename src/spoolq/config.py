@@ -18,10 +18,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from spoolq import limits
 from spoolq.config_grammar import Address, Setting, check_text, same_host, split
-from spoolq.config_keys import IGNORED, KEYS, REFUSED, Key, Secret
+from spoolq.config_keys import IGNORED, KEYS, REFUSED, Key, Secret, TokenProvider
 from spoolq.errors import ConfigError
 
-__all__ = ["ENVIRONMENT_VARIABLE", "Address", "Secret", "SenderConfig", "from_env", "parse"]
+__all__ = ["ENVIRONMENT_VARIABLE", "Address", "Secret", "SenderConfig", "TokenProvider", "from_env", "parse"]
 
 ENVIRONMENT_VARIABLE: Final = "QDB_CLIENT_CONF"
 
@@ -43,7 +43,7 @@ class SenderConfig:
     endpoints: tuple[Address, ...]
     username: str | None
     password: Secret | None
-    token: Secret | None
+    token: Secret | TokenProvider | None
     auth_timeout_millis: int
     connect_timeout_millis: int | None
     tls_verify: bool
@@ -113,8 +113,8 @@ def parse(conf: str, /, **keywords: Any) -> SenderConfig:
     """The configuration from a connect string and keyword arguments of the same names.
 
     A keyword takes the text of the connect string (no doubling of ``;``), or a bool for on and off, an int,
-    a path, for ``addr`` also a list of ``host:port``; None counts as not given.  A setting given twice is an
-    error, also once in each place.  Raises ConfigError.
+    a path, for ``addr`` also a list of ``host:port``, for ``token`` also a callable; None counts as not given.
+    A setting given twice is an error, also once in each place.  Raises ConfigError.
     """
     if not isinstance(conf, str):
         raise ConfigError(f"a connect string is a str, not {type(conf).__name__}")
@@ -124,8 +124,13 @@ def parse(conf: str, /, **keywords: Any) -> SenderConfig:
             f"scheme {scheme[:_SHOWN_CHARACTERS_MAX]!r} is not served: spoolq speaks QWP over WebSocket, "
             "write ws:: (plain) or wss:: (TLS), in lower case"
         )
+    provider = keywords.pop("token") if callable(keywords.get("token")) else None
     given = _gather([*settings, *_settings_of(keywords)])
     values = {key: _read(key, given[key.name]) for key in KEYS if key.name in given}
+    if provider is not None:
+        if "token" in given:
+            raise _doubled(given["token"], _Given("token", "", False))
+        values[_BY_NAME["token"]] = TokenProvider(provider)
     return _complete(_SCHEMES[scheme], values)
 
 

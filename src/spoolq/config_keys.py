@@ -50,6 +50,28 @@ class Secret:
         return "Secret('***')"
 
 
+class TokenProvider:
+    """A callable that gives the bearer token of each connect attempt; no repr shows it, for it may hold a secret."""
+
+    __slots__ = ("_provide",)
+
+    def __init__(self, provide: Callable[[], str]) -> None:
+        self._provide = provide
+
+    def __call__(self) -> str:
+        """A token, whatever the caller's function returns or raises."""
+        return self._provide()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenProvider) and other._provide == self._provide
+
+    def __hash__(self) -> int:
+        return hash(("TokenProvider", self._provide))
+
+    def __repr__(self) -> str:
+        return "TokenProvider('***')"
+
+
 _SENDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -192,8 +214,8 @@ KEYS: Final[tuple[Key, ...]] = (
         _read_secret,
         None,
         "unset",
-        "text; not with `username`",
-        "Bearer token.",
+        "text, as a keyword also a callable; not with `username`",
+        "Bearer token. A callable is asked for one, without arguments, at each connect, on the thread that connects.",
         "behaviour.md 1.2",
         secret=True,
     ),

@@ -250,6 +250,22 @@ def test_rcn_06_a_401_after_a_connection_is_terminal_at_once() -> None:
     assert driver.tell(events.TimerDue(), events.Published()) == []
 
 
+def test_a_401_is_tried_once_more_where_each_connect_has_a_token_of_its_own() -> None:
+    refused = ConnectFailed(FailureKind.AUTH, "expired", 401)
+    driver = sent("a", "b", renewable_token=True)
+    assert driver.next_connect(driver.tell(events.Lost("reset")))[1] == 1
+    found = driver.tell(refused)
+    assert only(actions.Connect, found).endpoint_index == 1, "the same endpoint, without a pause"
+    driver.next_connect(driver.tell(TRANSPORT))  # between the two nothing took a token
+    assert isinstance(latched(driver.tell(refused)), AuthError)
+
+
+def test_a_403_is_no_matter_of_the_tokens_age() -> None:
+    driver = sent(renewable_token=True)
+    driver.next_connect(driver.tell(events.Lost("reset")))
+    assert isinstance(latched(driver.tell(ConnectFailed(FailureKind.AUTH, "no", 403))), AuthError)
+
+
 def test_rcn_08_off_ends_after_one_round() -> None:
     driver = Driver("a", "b")
     driver.tell(events.Begin(0))

@@ -92,6 +92,7 @@ class DeliveryOptions:
 
     ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
     long every endpoint must have been too small for the head.  ``outage_budget_millis``: 0 = none.
+    ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.
     """
 
     endpoints: tuple[str, ...]
@@ -102,6 +103,7 @@ class DeliveryOptions:
     policies: Mapping[str, str] = field(default_factory=dict)
     cap_gap_window_millis: int = 300_000
     outage_budget_millis: int = 0
+    renewable_token: bool = False
 
 
 class State(Enum):
@@ -150,6 +152,7 @@ class Delivery:
         self._retry_after = 0
         self._attempt = 0
         self._round = 0
+        self._token_refused = False
         self.state = State.IDLE
         self.was_ever_connected = False
         self.outage_since_millis: int | None = None
@@ -207,6 +210,9 @@ class Delivery:
         if endpoint is None:
             self._round_used_up()
             return
+        self._connect_to(endpoint)
+
+    def _connect_to(self, endpoint: int) -> None:
         self.state = State.CONNECTING
         self._endpoint = endpoint
         self.attempts += 1
@@ -225,6 +231,7 @@ class Delivery:
         self._pending_ok = None
         self._too_large = None
         self._progressed = False
+        self._token_refused = False
         self._connected_at = self._now
         self._deadline = None
         self._one_round = False
@@ -238,6 +245,11 @@ class Delivery:
     def _connect_failed(self, event: events.ConnectFailed) -> None:
         name = self._name
         if event.kind is FailureKind.AUTH:
+            if event.status == 401 and self._options.renewable_token and not self._token_refused:
+                self._token_refused = True
+                self._report_connection("endpoint_attempt_failed", self._endpoint, printable(event.text))
+                self._connect_to(self._endpoint)  # the token may have run out since the provider gave it
+                return
             self._fail(verdicts.unauthorized(name, event.text, event.status or 0))
             self._report_connection("auth_failed", self._endpoint, printable(event.text))
             return

@@ -5,6 +5,9 @@ readable the attempt ends with ``CANCELLED``.  One call cannot be cut short: `so
 which takes as long as the system's resolver does.  The addresses of a host are tried in the
 resolver's order until one takes the TCP connection; what happens behind that is the host's answer.
 
+A token provider is asked before anything is opened: a slow one holds no socket of the server's.  It is
+the caller's code and bounds its own time.
+
 Whatever fails raises `ConnectFailure` and leaves no descriptor.  Secrets are never part of a text,
 and what a peer said is made printable.
 
@@ -20,7 +23,8 @@ import os
 import select
 import socket
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -41,6 +45,7 @@ class Kind(Enum):
     DNS = "dns"
     TCP = "tcp"
     TLS = "tls"
+    TOKEN = "token"
     TIMEOUT = "timeout"
     AUTH = "auth"
     ROLE = "role"
@@ -73,10 +78,12 @@ class ConnectFailure(Exception):
 class ConnectOptions:
     """``connect_millis``: TCP connect of one address; ``upgrade_millis``: until the response is read.
 
-    ``tls`` None is plain ``ws``.  ``authorization`` is the whole header, see `authorization`.
+    ``tls`` None is plain ``ws``.  ``authorization`` is the whole header, see `authorization`;
+    ``token_provider`` is asked for the bearer token of each connection instead.
     """
 
     authorization: str | None = field(default=None, repr=False)
+    token_provider: Callable[[], object] | None = field(default=None, repr=False)
     connect_millis: int = 15_000
     upgrade_millis: int = 15_000
     tls: TlsOptions | None = None
@@ -109,6 +116,8 @@ def connect(
 ) -> Connection:
     """A connection whose upgrade is complete.  Raises ConnectFailure."""
     limit = _Limit(endpoint, wake_fileno, limit_millis)
+    if options.token_provider is not None:
+        options = replace(options, authorization=f"Bearer {_token(options.token_provider, endpoint)}")
     sock: socket.socket = _tcp(endpoint, options, limit)
     try:
         if options.tls is not None:
@@ -121,6 +130,26 @@ def connect(
     except BaseException:
         sock.close()
         raise
+
+
+def _token(provider: Callable[[], object], endpoint: Endpoint) -> str:
+    """What the provider gives, when that can stand in a header; no text of a failure shows any of it."""
+    try:
+        token = provider()
+    except Exception as error:
+        # by its type alone: the words of an error from a token's origin like to quote the request
+        raise _no_token(endpoint, f"raised {type(error).__name__}") from None
+    if not isinstance(token, str):
+        raise _no_token(endpoint, f"returned {type(token).__name__}, not str")
+    if not token:
+        raise _no_token(endpoint, "returned an empty token")
+    if not (token.isascii() and token.isprintable()):
+        raise _no_token(endpoint, "returned a token with a line break, a control or a non-ASCII character")
+    return token
+
+
+def _no_token(endpoint: Endpoint, what: str) -> ConnectFailure:
+    return ConnectFailure(Kind.TOKEN, f"{endpoint} was not tried: the token provider {what}")
 
 
 def _tcp(endpoint: Endpoint, options: ConnectOptions, limit: _Limit) -> socket.socket:

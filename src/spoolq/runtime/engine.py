@@ -25,7 +25,7 @@ from typing import Final
 from spoolq import limits, link
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
-from spoolq.config_keys import Secret
+from spoolq.config_keys import Secret, TokenProvider
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions
 from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.link import ConnectOptions, Endpoint
@@ -142,6 +142,7 @@ class Engine:
             [Endpoint(address.host, address.port) for address in config.endpoints],
             ConnectOptions(
                 authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
+                token_provider=config.token if isinstance(config.token, TokenProvider) else None,
                 connect_millis=config.connect_timeout_millis or default_millis,
                 upgrade_millis=config.auth_timeout_millis,
                 tls=self._tls,
@@ -410,8 +411,8 @@ class Engine:
         self._close_ended.set()
 
 
-def _reveal(secret: Secret | None) -> str | None:
-    return None if secret is None else secret.reveal()
+def _reveal(secret: Secret | TokenProvider | None) -> str | None:
+    return secret.reveal() if isinstance(secret, Secret) else None
 
 
 def _tls_options(config: SenderConfig) -> link.TlsOptions | None:
@@ -439,4 +440,5 @@ def _delivery_options(config: SenderConfig, names: tuple[str, ...]) -> DeliveryO
         max_frame_rejections=config.max_frame_rejections,
         poison_window_millis=config.poison_min_escalation_window_millis,
         policies=config.policies,
+        renewable_token=isinstance(config.token, TokenProvider),
     )
