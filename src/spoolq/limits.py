@@ -72,3 +72,5 @@ SEGMENTS_PER_SLOT_MAX: Final = 1 << 20
 PID_FILE_BYTES_MAX: Final = 64
 SET_ASIDE_MAX: Final = 64  # slots renamed to <id>.unreplayable-<N>
 COPY_NUMBER_MAX: Final = 10_000  # copies of one cut place, quarantined files of one name
+DEAD_LETTER_BYTES_DEFAULT: Final = 256 << 20  # of all letters of a sender (ours.md 22)
+DEAD_LETTER_BYTES_MAX: Final = (64 << 10) + (2 << 30)  # of one: the largest frame a segment takes, and a text

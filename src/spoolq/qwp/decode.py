@@ -35,6 +35,8 @@ __all__ = [
     "check_names",
     "decode",
     "fold",
+    "read_block_head",
+    "read_header",
 ]
 
 _INT32_MAX: Final = (1 << 31) - 1
@@ -116,7 +118,7 @@ def blocks(
     """
     # Columns look into the message later: one that may change under them is copied.
     whole = message if isinstance(message, bytes) else bytes(message)
-    flags, table_count, reader = _header(memoryview(whole), version)
+    flags, table_count, reader = read_header(memoryview(whole), version)
     start, symbols = 0, list[str]()
     if flags & layout.FLAG_DELTA_DICTIONARY:
         start, symbols = _dictionary_section(reader, dictionary)
@@ -131,7 +133,8 @@ def _tables(reader: Reader, table_count: int, flags: int, dictionary: Dictionary
         raise WireFault(Status.PARSE_ERROR, f"{reader.left} bytes after the last table block")
 
 
-def _header(message: memoryview, version: int) -> tuple[int, int, Reader]:
+def read_header(message: memoryview, version: int = limits.PROTOCOL_VERSION) -> tuple[int, int, Reader]:
+    """Flags, number of tables, and a reader of the payload, which starts with the dictionary section if any."""
     if len(message) < limits.HEADER_BYTES:
         raise WireFault(Status.PARSE_ERROR, "message header too short")
     magic, its_version, flags, table_count, length = layout.HEADER.unpack_from(message)
@@ -170,6 +173,17 @@ def _dictionary_section(reader: Reader, dictionary: Dictionary) -> tuple[int, li
 
 def _block(reader: Reader, flags: int, dictionary: Dictionary, rows_max: int) -> Table:
     """One block, parsed whole."""
+    name, row_count, schema = read_block_head(reader, rows_max)
+    table = Table(name, row_count, [])
+    for column_name, column_type in schema:
+        table.columns.append(column_data(reader, column_name, column_type, row_count, flags, dictionary.texts))
+    return table
+
+
+def read_block_head(
+    reader: Reader, rows_max: int = limits.ROWS_PER_TABLE_MAX
+) -> tuple[str, int, list[tuple[str, ColumnType]]]:
+    """Table name, number of rows, and (name, type) of each column; the columns' data comes next, in that order."""
     name = _name(reader, "table")
     if not name:
         raise WireFault(Status.PARSE_ERROR, "empty table name")
@@ -182,10 +196,7 @@ def _block(reader: Reader, flags: int, dictionary: Dictionary, rows_max: int) ->
         raise WireFault(Status.PARSE_ERROR, "rows without a column")
     schema = [_column_head(reader) for _ in range(column_count)]
     _check_unique(schema)
-    table = Table(name, row_count, [])
-    for column_name, column_type in schema:
-        table.columns.append(column_data(reader, column_name, column_type, row_count, flags, dictionary.texts))
-    return table
+    return name, row_count, schema
 
 
 def _name(reader: Reader, kind: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
@@ -82,7 +82,7 @@ class DecodedColumn:
 
 
 def column_data(
-    reader: Reader, name: str, column_type: ColumnType, rows: int, flags: int, symbols: list[str]
+    reader: Reader, name: str, column_type: ColumnType, rows: int, flags: int, symbols: Sequence[str]
 ) -> DecodedColumn:
     """Reads one column of ``rows`` rows."""
     column = DecodedColumn(name, column_type)
@@ -200,7 +200,7 @@ def _varchars(reader: Reader, count: int) -> tuple[tuple[memoryview, memoryview]
     return (offsets, data), lambda: [piece.decode() for piece in _pieces_of(offsets, data)]
 
 
-def _symbols(reader: Reader, count: int, flags: int, symbols: list[str]) -> Later:
+def _symbols(reader: Reader, count: int, flags: int, symbols: Sequence[str]) -> Later:
     if not flags & layout.FLAG_DELTA_DICTIONARY:
         size = reader.varint()
         if size > limits.DICTIONARY_ENTRIES_MAX or size > reader.left:
