@@ -44,7 +44,7 @@ def left(told: str) -> list[str]:
 
 
 def test_killed_half_way_everything_lands_once() -> None:
-    """Issue 6, item 5."""
+    """Issue 6, item 5; issue 8, item 8: the writer is killed once, a server twice."""
     done = run("--json", "--rows", str(ROWS))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -55,10 +55,14 @@ def test_killed_half_way_everything_lands_once() -> None:
     assert [query["equal"] for query in found["queries"]] == [True, True]
     assert all(query["server"] for query in found["queries"])
     assert found["killed_at"] == ROWS
+    assert [rows >= at for rows, at in zip(found["servers_killed_at"], (6_666, 13_333), strict=True)] == [True, True]
+    assert found["reconnects"] >= 1
     assert found["next_row"] == min(found["frames_found"] * _demo_ingest.BATCH_ROWS, 2 * ROWS) >= ROWS
     assert "was killed by SIGKILL when it had told of 10,000 rows" in done.stderr
     assert f"found {found['frames_found']} frames in the slot, {found['frames_recovered']} of them" in done.stderr
-    assert len(set(re.findall(r"process (\d+)", done.stderr))) == 3, "server, the one that was killed, the next one"
+    assert done.stderr.count("took its rows over") == 2
+    pids = set(re.findall(r"process (\d+)", done.stderr))
+    assert len(pids) == 8, "two servers, two more for each that was killed, the writer that was killed, the next one"
     assert left(done.stderr) == []
 
 
@@ -74,7 +78,7 @@ def test_the_report_for_people() -> None:
 def test_the_report_of_a_kill() -> None:
     done = run("--rows", "300")
     assert done.returncode == 0, done.stderr
-    for expected in ("Killed by SIGKILL at row 600", "the next process went on with row 600", "Nothing lost"):
+    for expected in ("Writer killed by SIGKILL at row 600", "the next process went on with row 600", "Nothing lost"):
         assert expected in " ".join(done.stdout.split())
 
 
@@ -108,7 +112,7 @@ def test_rows_that_were_handed_over_twice_are_exit_1(monkeypatch: pytest.MonkeyP
     assert "600 rows make 6 frames, and 1 were published" in result.stderr
 
 
-@pytest.mark.parametrize("word", ["server: process", "to be killed", "was killed by SIGKILL"])
+@pytest.mark.parametrize("word", ["primary: process", "to be killed", "told of", "took its rows over"])
 def test_ctrl_c_ends_all_processes_and_leaves_no_directory(word: str) -> None:
     with subprocess.Popen(COMMAND, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

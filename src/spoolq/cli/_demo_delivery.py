@@ -33,10 +33,12 @@ class Delivery:
 
     ``killed_at``: rows that the first process had told of when it was killed, None when it was not.
     ``frames_found``: frames that the second process found published, ``frames_recovered`` those of them that were
-    not acknowledged and went out from the slot, ``next_row`` the row with which it went on.
+    not acknowledged and went out from the slot, ``next_row`` the row with which it went on.  ``reconnects``: how
+    often the last process got a connection after the one it had was lost.
     """
 
     frames: int
+    reconnects: int
     killed_at: int | None = None
     frames_found: int = 0
     frames_recovered: int = 0
@@ -51,7 +53,7 @@ def deliver(conf: str, sf_dir: str, limit: int | None, *, kill_at: int | None, t
     if kill_at is None:
         with Ingest(conf, sf_dir, limit) as ingest:
             say(f"ingest: process {ingest.pid}")
-            return Delivery(ingest.finish(ingest.reports(), tell))
+            return Delivery(*ingest.finish(ingest.reports(), tell))
     with Ingest(conf, sf_dir, limit) as ingest:
         say(f"ingest: process {ingest.pid}, to be killed behind row {kill_at:,}")
         killed_at = next(ingest.told(tell, kill_at))
@@ -64,8 +66,8 @@ def deliver(conf: str, sf_dir: str, limit: int | None, *, kill_at: int | None, t
             f"ingest: process {ingest.pid} found {opened['frames']} frames in the slot, {opened['unacked']} of them "
             f"not acknowledged, and goes on with row {opened['next_row']:,}"
         )
-        frames = ingest.finish(reports, tell)
-    return Delivery(frames, killed_at, opened["frames"], opened["unacked"], opened["next_row"])
+        frames, reconnects = ingest.finish(reports, tell)
+    return Delivery(frames, reconnects, killed_at, opened["frames"], opened["unacked"], opened["next_row"])
 
 
 class Ingest:
@@ -111,8 +113,8 @@ class Ingest:
                 if report["done"] >= rows:
                     yield report["done"]
 
-    def finish(self, reports: Iterator[dict[str, Any]], tell: Tell) -> int:
-        """Waits until all is acknowledged, lets the process go, waits for its end; how many frames there were."""
+    def finish(self, reports: Iterator[dict[str, Any]], tell: Tell) -> tuple[int, int]:
+        """Waits until all is acknowledged, lets the process go, waits for its end; frames and reconnects."""
         for report in reports:
             if "done" in report:
                 tell(report["done"], report["unacked"])
@@ -123,5 +125,5 @@ class Ingest:
                     raise IngestFailed(f"the ingesting process does not end within {_END_SECONDS:.0f} s") from None
                 if self._process.returncode:
                     raise IngestFailed(f"the ingesting process ended with status {self._process.returncode}")
-                return int(report["acknowledged"])
+                return report["acknowledged"], report["reconnects"]
         raise IngestFailed("the ingesting process says nothing")

@@ -8,7 +8,8 @@ output:
 
     {"next_row", "frames", "unacked"}    the slot is open: frames that were ever published, those not acknowledged yet
     {"done", "unacked"}                  rows handed over so far, frames that wait for their acknowledgement
-    {"acknowledged": frames}             all of them; it closes when standard input ends, so not before it is let go
+    {"acknowledged", "reconnects"}       all frames, how often a connection was made again; it closes when standard
+                                         input ends, so not before it is let go
     {"failed": text}                     and exit 1
 """
 
@@ -70,7 +71,7 @@ def _ingest(conf: str, sf_dir: str, tables: list[Table]) -> None:
             _tell(done=done, unacked=unacked())
             if time.monotonic() > deadline:
                 raise _Failed(f"frame {frame - 1} was not acknowledged within {_ACK_MILLIS} ms")
-        _tell(acknowledged=frame)
+        _tell(acknowledged=frame, reconnects=sender.stats().total_reconnects_succeeded)
         sys.stdin.read()
 
 
