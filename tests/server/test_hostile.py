@@ -145,6 +145,8 @@ class TestConnections:
                 serves_others(server)
             assert [record.index for record in server.connections] == [4, 5, 6, 7, 8]
             assert server.store.count("honest") == 9
+            found = server.stats()
+            assert (found["connections"], found["messages"], found["rows"]) == (9, 9, 9)  # counters never go back
 
     def test_resets_at_any_time(self, server: QwpServer[Any]) -> None:
         for sent in (b"", b"GET", REQUEST, REQUEST + data(1)[:10], REQUEST + data(3)):

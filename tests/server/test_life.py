@@ -216,7 +216,7 @@ def test_ping_stats_metrics_and_unknown_paths() -> None:
         status, _, body = get(server.port, "/stats")
         assert status == 200
         found = json.loads(body)
-        assert (found["messages"], found["connections_open"]) == (1, 1)  # the one that asks is open
+        assert (found["messages"], found["rows"], found["connections_open"]) == (1, 1, 1)  # the one that asks is open
         status, headers, body = get(server.port, "/metrics")
         assert headers["Content-Type"].startswith("text/plain")
         assert b"\nspoolq_server_messages_total 1\n" in body

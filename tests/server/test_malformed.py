@@ -59,7 +59,7 @@ def array(*shape: int, elements: int = 0, code: int = 0x11) -> bytes:
 
 # name -> (message, status, a word of the text or "")
 ROWS: dict[str, tuple[bytes, int, str]] = {
-    **{f"{n} bytes": (one_row()[:n], 0x05, "message header too short") for n in (0, 1, 11)},
+    **{f"{n} bytes": (one_row()[:n], 0x05, "message header too short") for n in range(12)},
     "version 2": (header(version=2), 0x05, "message version 2 does not match negotiated version 1"),
     "version before magic": (b"XXXX\2" + bytes(7), 0x05, "version"),
     "magic": (b"QWP2" + header()[4:], 0x05, "invalid magic bytes"),

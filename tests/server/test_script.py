@@ -209,6 +209,12 @@ def test_what_is_due_goes_out_before_the_close_of_the_program() -> None:
     assert machine.connection.take_output(1_030) == b"\x82\x0e" + durable(("t", 1)) + b"\x88\x02\x03\xe8"
 
 
+def test_an_error_beyond_what_was_sent() -> None:
+    found = Machine(Script(reject=(Reject(1, 0x03, "no", ahead=7),))).upgraded().put(data(2))
+    assert found.startswith(ok_frame(0, ("t", 1)))
+    assert error_of(found[len(ok_frame(0, ("t", 1))) + 2 :]) == (0x03, 8, "no")
+
+
 class TestAnswers:
     @pytest.mark.parametrize(
         ("kind", "expected"),
@@ -220,6 +226,8 @@ class TestAnswers:
             ("fragmented", b"\x02\x05" + ok(2)[:5] + b"\x80\x06" + ok(2)[5:]),
             ("rsv", b"\xc2\x0b" + ok(2)),
             ("non_minimal", b"\x82\x7e\x00\x0b" + ok(2)),
+            ("durable", b"\x82\x0e" + durable(("t", 1)) + b"\x82\x0b" + ok(2)),
+            ("close_1", b"\x88\x01x"),
         ],
     )
     def test_odd_responses(self, kind: Any, expected: bytes) -> None:

@@ -17,7 +17,7 @@ from spoolq.server import QwpServer
 from spoolq.server.duck import DuckStore
 from spoolq.server.sql_values import type_name
 
-from .raw_client import DEFER, DELTA, RawClient, block, error_of, longs, message, ok, one_row
+from .raw_client import BINARY, DEFER, DELTA, RawClient, block, error_of, frame, longs, message, ok, one_row
 from .test_life import get
 
 
@@ -236,11 +236,13 @@ def test_dedup_keeps_the_last_row_of_equal_keys(store: DuckStore) -> None:
         assert dataset(server, "SELECT k, v FROM t ORDER BY timestamp, k") == [[1, 12], [2, 11], [1, 14]]
 
 
-def test_a_decimal_that_does_not_fit_is_refused(server: QwpServer[Any]) -> None:
-    def decimal(scale: int, value: int) -> bytes:
-        data = b"\0" + bytes((scale,)) + value.to_bytes(32, "little", signed=True)
-        return message(block("t", 1, ("d", 0x15, data), ("", 0x0A, longs(1))))
+def decimal(scale: int, value: int) -> bytes:
+    """A row with a DECIMAL256 ``d``."""
+    data = b"\0" + bytes((scale,)) + value.to_bytes(32, "little", signed=True)
+    return message(block("t", 1, ("d", 0x15, data), ("", 0x0A, longs(1))))
 
+
+def test_a_decimal_that_does_not_fit_is_refused(server: QwpServer[Any]) -> None:
     with RawClient(server.port) as client:
         client.upgrade()
         client.message(decimal(2, 150))
@@ -249,18 +251,73 @@ def test_a_decimal_that_does_not_fit_is_refused(server: QwpServer[Any]) -> None:
         assert client.answer()[0] == 0
         client.message(decimal(3, 1_501))
         assert error_of(client.answer())[0] == 0x03
-        client.message(decimal(2, 10**38))
-        assert error_of(client.answer())[0] == 0x09
-    assert dataset(server, "SELECT d FROM t") == [["1.50"], ["1.50"]]
+    assert dataset(server, "SELECT d, d + 1 FROM t") == [["1.50", "2.50"]] * 2
 
 
-def test_tables_that_differ_by_case_only(server: QwpServer[Any]) -> None:
-    with RawClient(server.port) as client:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_decimal_of_more_than_38_digits_makes_its_column_text(tmp_path: Path, at_once: bool) -> None:
+    """DuckDB's numbers end there.  Rows of before, staged or written, keep their values; so does a restart."""
+    path = str(tmp_path / "rows.duck")
+    store = DuckStore(path)
+    with QwpServer(store=store) as server, RawClient(server.port) as client:
         client.upgrade()
-        client.message(one_row("t"))
-        assert client.answer()[0] == 0
-        client.message(one_row("T"))
-        assert error_of(client.answer())[0] == 0x09
+        payloads = [decimal(2, 150), decimal(2, 10**38 - 1), decimal(2, -(10**38)), decimal(2, 0)]
+        if at_once:
+            client.send(b"".join(frame(BINARY, payload) for payload in payloads))
+            assert client.answer() == ok(3, ("t", 4))
+        else:
+            for payload in payloads:
+                client.message(payload)
+                assert client.answer()[0] == 0
+        nines, zeros = "9" * 36 + ".99", "-1" + "0" * 36 + ".00"
+        assert dataset(server, "SELECT d FROM t") == [["1.50"], [nines], [zeros], ["0.00"]]
+    store.close()
+    store = DuckStore(path)
+    with QwpServer(store=store) as server:
+        write(server, decimal(2, 10**75))
+        assert dataset(server, "SELECT d FROM t")[-1] == ["1" + "0" * 73 + ".00"]
+    store.close()
+
+
+def test_a_decimal_of_more_than_38_digits_behind_the_point(server: QwpServer[Any]) -> None:
+    write(server, decimal(50, 15 * 10**49), decimal(50, 1))
+    assert dataset(server, "SELECT d FROM t") == [["1.5" + "0" * 49], ["0." + "0" * 49 + "1"]]
+
+
+def test_tables_that_differ_by_case_only_are_one_as_in_questdb(store: DuckStore) -> None:
+    with QwpServer(store=store, dedup_keys={"T": ("v",)}) as server:
+        write(server, one_row("Täglich", 1), one_row("täglich", 2), one_row("t", 3), one_row("T", 3), one_row("T", 4))
+        assert store.tables() == ["Täglich", "t"]
+        assert (store.count("TÄGLICH"), store.count("T")) == (2, 2)  # of t one row for each v
+        assert dataset(server, "SELECT v FROM Täglich ORDER BY v") == [[1], [2]]
+
+
+LIMITS = [
+    ("3", [0, 1, 2]),
+    ("0", []),
+    ("99", list(range(10))),
+    ("2,4", [1, 2, 3]),
+    ("10,10", [9]),
+    ("0,2", [0, 1]),
+    ("4,2", []),
+    ("11,20", []),
+]
+
+
+@pytest.mark.parametrize(("limit", "found"), LIMITS)
+def test_limit_gives_so_many_rows_or_from_one_to_another(server: QwpServer[Any], limit: str, found: list[int]) -> None:
+    write(server, message(block("t", 10, ("v", 5, longs(*range(10))), ("", 0x0A, longs(*range(10))))))
+    query = urlencode({"query": "SELECT v FROM t ORDER BY v", "limit": limit})
+    body = json.loads(get(server.port, f"/exec?{query}")[2])
+    assert [row[0] for row in body["dataset"]] == found
+    assert body["count"] == len(found)
+
+
+@pytest.mark.parametrize("limit", ["x", "-1", "1,2,3", "1,", "9" * 30])
+def test_a_limit_that_is_none(server: QwpServer[Any], limit: str) -> None:
+    status, _, body = get(server.port, "/exec?" + urlencode({"query": "SELECT 1", "limit": limit}))
+    assert status == 400
+    assert "limit" in json.loads(body)["error"]
 
 
 def test_a_store_that_cannot_write_answers_06_and_no_ok(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:

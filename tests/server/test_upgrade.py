@@ -111,6 +111,39 @@ def test_a_node_that_takes_no_writes(role: str) -> None:
     assert bad == 400  # the role is looked at last
 
 
+BY_COMMAND = {
+    "401": (401, None, None, "no such user"),
+    "403": (403, None, None, "not you"),
+    "421 and a role": (421, "REPLICA", None, ""),
+    "421 without one": (421, None, None, ""),
+    "503 and Retry-After": (503, None, 7, "come back"),
+    "500": (500, None, None, ""),
+    "429": (429, None, 1, ""),
+}
+
+
+@pytest.mark.parametrize(("status", "role", "seconds", "body"), BY_COMMAND.values(), ids=BY_COMMAND)
+def test_wire_1_3_what_stands_before_a_server_refuses(
+    status: int, role: str | None, seconds: int | None, body: str
+) -> None:
+    """The rows that are no fault of the request (a proxy, a gate, overload): by `refuse_new`, until `accept_new`."""
+    with QwpServer() as server:
+        server.refuse_new(status, role=role, body=body, retry_after_seconds=seconds)
+        found, headers, text = answer(server, good_headers())
+        assert (found, text.decode()) == (status, body)
+        assert (headers.get("x-questdb-role"), headers.get("retry-after")) == (role, seconds and str(seconds))
+        assert server.connections[0].closed_by == "server_refusal"
+        server.accept_new()
+        assert answer(server, good_headers())[0] == 101
+
+
+def test_nothing_comes_behind_the_101_until_the_client_sends() -> None:
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        assert client.ping() == []
+        assert client.rest == b""
+
+
 def test_another_path_is_404() -> None:
     with QwpServer() as server:
         assert answer(server, good_headers(), "/write/v5")[0] == 404

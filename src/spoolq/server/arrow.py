@@ -5,7 +5,8 @@ TIMESTAMP, TIMESTAMP_NANOS, DATE        timestamp of us, ns, ms (UTC, without a 
 SYMBOL, VARCHAR, CHAR, IPV4, UUID       string
 LONG256                                 string, 0x and hexadecimal digits
 GEOHASH                                 string, base 32 where the precision is a multiple of 5, else binary digits
-DECIMAL64, DECIMAL128, DECIMAL256       decimal128(38) of the column's scale, decimal256(76) where that is asked for
+DECIMAL64, DECIMAL128, DECIMAL256       decimal128(38) of the column's scale, decimal256(76) where that is asked for,
+                                        string where a value has more than 38 digits (`Column.as_text`)
 DOUBLE_ARRAY, LONG_ARRAY                lists, nested as deep as the column has dimensions
 """
 
@@ -41,7 +42,6 @@ _PLAIN: Final[dict[ColumnType, Any]] = {
     ColumnType.DATE: pa.timestamp("ms"),
     ColumnType.BINARY: pa.binary(),
 }
-_DECIMALS: Final = (ColumnType.DECIMAL64, ColumnType.DECIMAL128, ColumnType.DECIMAL256)
 _FLOATS: Final = (ColumnType.FLOAT, ColumnType.DOUBLE)
 _LEAST: Final = pa.scalar(-(1 << 63), pa.int64())
 _SENTINELS: Final = {
@@ -56,9 +56,11 @@ _ARRAYS: Final = {ColumnType.DOUBLE_ARRAY: pa.float64(), ColumnType.LONG_ARRAY: 
 
 def arrow_type(column: Column, *, wide: bool = False) -> Any:
     """The Arrow type of a column; ``wide``: decimals of 76 digits."""
-    if column.type in _DECIMALS:
+    if column.type in convert.DECIMALS:
         if wide:
             return pa.decimal256(_WIDE_DIGITS, column.scale)
+        if column.as_text:
+            return pa.string()
         return pa.decimal128(_NARROW_DIGITS, min(column.scale, _NARROW_DIGITS))
     if column.type in _ARRAYS:
         kind = _ARRAYS[column.type]
@@ -80,13 +82,24 @@ def table_arrow(columns: list[Column], parts: list[Fitted]) -> Any:
     return pa.concat_tables([schema.empty_table(), *(part_arrow(columns, part, wide=True) for part in parts)])
 
 
+def needs_text(column: Column, part: Fitted) -> bool:
+    """Whether a decimal column has a value here that 38 digits do not hold."""
+    if column.type not in convert.DECIMALS or column.as_text:
+        return False
+    found = part.columns.get(fold(column.name))
+    if found is None:
+        return False
+    values = (value for value in found.values if value)
+    return column.scale > _NARROW_DIGITS or any(v.adjusted() + column.scale >= _NARROW_DIGITS for v in values)
+
+
 def concatenated(tables: list[Any], columns: list[Column]) -> Any:
     """Parts of one table below each other; a column that came after a part is filled up."""
     whole = []
     for table in tables:
         known = set(table.column_names)
         arrays = [
-            table.column(column.name)
+            table.column(column.name).cast(arrow_type(column))  # text, since a later part is so wide
             if column.name in known
             else pa.array([convert.absent(column.type)] * len(table), arrow_type(column))
             for column in columns
@@ -103,9 +116,11 @@ def _array(column: Column, part: Fitted, wide: bool) -> Any:
     if found.buffers and not found.null_count:
         return _from_buffers(kind, found, part.row_count)
     values = convert.python_values(found)
-    if column.type in _DECIMALS:
-        digits = _WIDE_DIGITS if wide else _NARROW_DIGITS
+    if column.type in convert.DECIMALS:
+        digits = _WIDE_DIGITS if wide or column.as_text else _NARROW_DIGITS
         values = [None if value is None else _rescaled(column, value, digits) for value in values]
+        if column.as_text and not wide:
+            values = [None if value is None else f"{value:f}" for value in values]
     elif (as_text := _TEXTS.get(column.type)) is not None:
         values = [None if value is None else as_text(value) for value in values]
     try:

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from spoolq.qwp import upgrade
+from spoolq.qwp.layout import Status
 from spoolq.qwp.upgrade import Refusal
 from spoolq.server import frames, handshake
 from spoolq.server.frames import FrameFault, FrameReader
 from spoolq.server.handshake import BadRequest, Request, RequestReader
 from spoolq.server.options import FRAME_HEADER_BYTES_MAX, ServerOptions
-from spoolq.server.processor import Processor
+from spoolq.server.processor import Forbid, Processor
 from spoolq.server.record import ConnectionRecord
 from spoolq.server.responder import Responder
 from spoolq.server.script import Script
@@ -54,6 +55,8 @@ class Controls:
 
     acks_held: bool = False
     refusal: Refusal | None = None
+    role: str | None = None  # in place of the option's
+    forbidden: tuple[int, str] | None = None  # answer to each block
 
 
 # A request that is not an upgrade -> its whole response, or None when it must be worked on elsewhere.
@@ -166,12 +169,13 @@ class Connection:
         if self._script.upgrade_raw is not None:
             self._answer_upgrade(self._script.upgrade_raw.encode("latin-1", errors="replace"), None)
             return
-        refusal = self._controls.refusal or self._scripted_refusal() or handshake.judge(request, self._options)
+        refusal = self._controls.refusal or self._scripted_refusal()
+        refusal = refusal or handshake.judge(request, self._options, self._role)
         if refusal is not None:
             self._refuse(refusal)
             return
         durable_ack = handshake.grants_durable_ack(request, self._options)
-        headers = self._bent_headers(handshake.accept_headers(request, self._options, durable_ack))
+        headers = self._bent_headers(handshake.accept_headers(request, self._options, self._role, durable_ack))
         if self._script.cap_nbytes is not None:
             self._frames = FrameReader(self._script.cap_nbytes + FRAME_HEADER_BYTES_MAX)
         self._processor = Processor(
@@ -180,9 +184,25 @@ class Connection:
             self._wall_nanos,
             durable_ack=durable_ack,
             refuse=self._script.rejection if self._script.reject else None,
+            forbid=self._forbid(request),
         )
         self._state = _State.OPEN
         self._answer_upgrade(handshake.response(101, headers), 101)
+
+    @property
+    def _role(self) -> str:
+        return self._controls.role or self._options.role
+
+    def _forbid(self, request: Request) -> Forbid:
+        """Why a block of this connection is refused, looked at for each one."""
+        auth = self._options.auth
+        if self._options.read_only:
+            mine = (Status.SECURITY_ERROR.value, "this instance is read-only")
+        elif auth is not None and not auth.may_write(_authorization(request)):
+            mine = (Status.SECURITY_ERROR.value, "permission denied: these credentials may not write")
+        else:
+            return lambda: self._controls.forbidden
+        return lambda: mine
 
     def _answer_upgrade(self, answer: bytes, status: int | None) -> None:
         end = self._script.upgrade_nbytes_max
@@ -289,6 +309,7 @@ class Connection:
             return
         assert self._processor is not None
         responses = self._processor.message(payload, now_millis)
+        self._record.row_count = self._processor.row_count
         self._record.keep(payload)  # who waits for the count finds its rows
         self._responder.say(responses, now_millis)
         self._check_frame_count(now_millis)

@@ -68,7 +68,7 @@ _WHOLE: Final[dict[ColumnType, range]] = {
 _FLOATS: Final = (ColumnType.FLOAT, ColumnType.DOUBLE)
 _TEXTS: Final = (ColumnType.SYMBOL, ColumnType.VARCHAR)
 _TIMES: Final = (ColumnType.TIMESTAMP, ColumnType.TIMESTAMP_NANOS)
-_DECIMALS: Final = (ColumnType.DECIMAL64, ColumnType.DECIMAL128, ColumnType.DECIMAL256)
+DECIMALS: Final = (ColumnType.DECIMAL64, ColumnType.DECIMAL128, ColumnType.DECIMAL256)
 
 
 def coerce(column: DecodedColumn, target: ColumnType) -> DecodedColumn:
@@ -85,7 +85,7 @@ def coerce(column: DecodedColumn, target: ColumnType) -> DecodedColumn:
         return DecodedColumn(column.name, target, _each(column, values, target, _float(target)))
     if kind in _TIMES and target in _TIMES:
         return DecodedColumn(column.name, target, convert_times(values, kind, target))
-    if kind in _DECIMALS and target in _DECIMALS:
+    if kind in DECIMALS and target in DECIMALS:
         digits = {ColumnType.DECIMAL64: 63, ColumnType.DECIMAL128: 127, ColumnType.DECIMAL256: 255}[target]
         found = _each(column, values, target, _decimal(digits, column.scale))
         return DecodedColumn(column.name, target, found, scale=column.scale)

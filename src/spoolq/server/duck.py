@@ -5,9 +5,9 @@
     query(sql)             one SELECT, on any thread
 
 What DuckDB does not know of a column (its wire type, precision, dimensions) and each table's transaction number
-stand in the schema ``spoolq`` of the database, written in the same transaction as the rows.  DuckDB names ignore
-case, so two tables whose names differ by case only are one too many: 09.  Files, extensions and settings are out
-of reach of a query.
+stand in the schema ``spoolq`` of the database, written in the same transaction as the rows.  Names ignore case, as
+in QuestDB: ``T`` is the table ``t`` when that was first.  A decimal column is text from its first value of more
+than 38 digits on.  Files, extensions and settings are out of reach of a query.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from spoolq.errors import ConfigError
-from spoolq.qwp.decode import ColumnType, Table, WireFault, fold
-from spoolq.qwp.layout import Status
-from spoolq.server.http_side import QueryError, Result
+from spoolq.qwp.decode import ColumnType, Table, fold
+from spoolq.server import convert
+from spoolq.server.http_side import QueryError, Result, Rows
 from spoolq.server.options import ServerOptions
 from spoolq.server.schema import Column, Fitted, Schema
 from spoolq.server.sql_values import json_columns, type_name
@@ -40,12 +40,15 @@ _FENCE: Final = ("SET python_enable_replacements = false", "SET enable_external_
 
 @dataclass(slots=True)
 class _Table:
-    """``written``: columns that DuckDB has already; ``staged``: rows that it does not have yet."""
+    """``written``: columns that DuckDB has already; ``staged``: rows that it does not have yet; ``widened``: written
+    columns that are text from now on.
+    """
 
     schema: Schema
     transaction: int = 0
     written: int = 0
     staged: list[Fitted] = field(default_factory=list)
+    widened: list[Column] = field(default_factory=list)
 
 
 class DuckStore:
@@ -61,6 +64,7 @@ class DuckStore:
         self._duckdb, self._arrow = duckdb, arrow
         self._lock = threading.RLock()
         self._options = ServerOptions()
+        self._dedup_keys: dict[str, tuple[str, ...]] = {}
         try:
             self._database = duckdb.connect(_IN_MEMORY if path is None else path)
             self._database.execute(_META)
@@ -69,17 +73,19 @@ class DuckStore:
         for setting in _FENCE:
             self._database.execute(setting)
         self._reader = self._database.cursor()
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, _Table] = {}  # by folded name; `Schema.table` is the name
         self._load()
 
     def _load(self) -> None:
         """The tables of an earlier run."""
         for name, designated, transaction in self._rows("SELECT name, designated, transaction FROM spoolq.tables"):
-            self._tables[name] = _Table(Schema(name, designated), transaction)
+            self._tables[fold(name)] = _Table(Schema(name, designated), transaction)
         columns = 'SELECT table_name, name, type, "precision", scale, dimensions FROM spoolq.columns ORDER BY ordinal'
-        for table, name, kind, *details in self._rows(columns):
-            found = self._tables[table]
-            found.schema.columns[fold(name)] = Column(name, ColumnType(kind), *details)
+        texts = set(self._rows("SELECT table_name, column_name FROM duckdb_columns() WHERE data_type = 'VARCHAR'"))
+        for table, name, code, precision, scale, dimensions in self._rows(columns):
+            found, kind = self._tables[fold(table)], ColumnType(code)
+            is_text = kind in convert.DECIMALS and (table, name) in texts
+            found.schema.columns[fold(name)] = Column(name, kind, precision, scale, dimensions, is_text)
             found.written += 1
 
     def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -92,31 +98,32 @@ class DuckStore:
         """Takes over names and limits of the server that starts."""
         with self._lock:
             self._options = options
+            self._dedup_keys = {fold(table): keys for table, keys in options.dedup_keys.items()}
 
     def fit(self, block: Table, now_nanos: int) -> Fitted:
         """The block in the table's types, and as Arrow, so that nothing is left that could fail; raises WireFault."""
         with self._lock:
-            table = self._tables.get(block.name)
-            if table is None:
-                self._check_case(block.name)
-                table = _Table(Schema(block.name, self._options.timestamp_name))
+            table = self._tables.get(fold(block.name)) or _Table(Schema(block.name, self._options.timestamp_name))
             fitted = table.schema.fit(block, self._options, now_nanos)
+            self._widen(table, fitted)
             fitted.arrow = self._arrow.part_arrow(list(table.schema.columns.values()), fitted)
-            if block.name in self._tables:
+            if fold(block.name) in self._tables:
                 table.transaction += fitted.columns_added  # each is an ALTER of its own (wire.md 5.1)
-            self._tables[block.name] = table
+            self._tables[fold(block.name)] = table
             return fitted
 
-    def _check_case(self, name: str) -> None:
-        twin = next((known for known in self._tables if known.lower() == name.lower()), None)
-        if twin is not None:
-            text = f"table {name!r} differs from {twin!r} by case only, which the SQL store cannot tell apart"
-            raise WireFault(Status.WRITE_ERROR, text)
+    def _widen(self, table: _Table, fitted: Fitted) -> None:
+        """Decimal columns that become text for what is in these rows."""
+        for ordinal, column in enumerate(table.schema.columns.values()):
+            if self._arrow.needs_text(column, fitted):
+                column.as_text = True
+                if ordinal < table.written:
+                    table.widened.append(column)
 
     def append(self, table: str, parts: list[Fitted]) -> int:
         """Stages rows; gives the transaction number they will have."""
         with self._lock:
-            found = self._tables[table]
+            found = self._tables[fold(table)]
             found.staged += [part for part in parts if part.row_count]
             found.transaction += 1
             return found.transaction
@@ -124,31 +131,33 @@ class DuckStore:
     def sync(self) -> None:
         """Everything staged, in one transaction; raises StoreFault, and then it is staged no more."""
         with self._lock:
-            changed = {
-                name: table
-                for name, table in self._tables.items()
-                if table.staged or table.written < len(table.schema.columns)
-            }
+            changed = [
+                table
+                for table in self._tables.values()
+                if table.staged or table.widened or table.written < len(table.schema.columns)
+            ]
             if not changed:
                 return
             try:
                 self._database.begin()
-                for name, table in changed.items():
-                    self._write(name, table)
+                for table in changed:
+                    self._write(table.schema.table, table)
                 self._database.commit()
             except self._duckdb.Error as error:
                 self._database.rollback()
                 raise StoreFault(f"the rows could not be written: {_first_part(error)}") from error
             finally:
-                for table in changed.values():
+                for table in changed:
                     table.staged = []
-            for table in changed.values():
-                table.written = len(table.schema.columns)
+            for table in changed:
+                table.written, table.widened = len(table.schema.columns), []
 
     def _write(self, name: str, table: _Table) -> None:
         """Definition first, then rows."""
         columns = list(table.schema.columns.values())
         added = columns[table.written :]
+        for column in table.widened:
+            self._database.execute(f"ALTER TABLE {_quoted(name)} ALTER COLUMN {_quoted(column.name)} TYPE VARCHAR")
         if added and not table.written:
             self._database.execute(f"CREATE TABLE {_quoted(name)} ({', '.join(map(_definition, added))})")
         elif added:
@@ -167,7 +176,7 @@ class DuckStore:
         self._database.register(_STAGED, staged)
         try:
             names = ", ".join(_quoted(column.name) for column in columns)
-            keys = self._options.dedup_keys.get(name)
+            keys = self._dedup_keys.get(fold(name))
             if keys is None:
                 self._database.execute(f"INSERT INTO {_quoted(name)} ({names}) SELECT {names} FROM {_STAGED}")
             else:
@@ -187,8 +196,8 @@ class DuckStore:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def query(self, sql: str) -> Result:
-        """One SELECT; raises QueryError.  At most `QUERY_ROWS_MAX` rows."""
+    def query(self, sql: str, rows: Rows = None) -> Result:
+        """One SELECT, ``rows`` of it or all; raises QueryError.  At most `QUERY_ROWS_MAX` rows."""
         self.sync()
         try:
             statements = self._reader.extract_statements(sql)
@@ -196,7 +205,8 @@ class DuckStore:
                 raise QueryError("only one SELECT at a time: this server takes rows by QWP and nothing by SQL")
             relation = self._reader.sql(sql)
             names = list(zip(relation.columns, map(str, relation.types), strict=True))
-            found = relation.limit(QUERY_ROWS_MAX + 1).to_arrow_table()
+            first, end = rows if rows is not None else (0, QUERY_ROWS_MAX + 1)
+            found = relation.limit(min(end - first, QUERY_ROWS_MAX + 1), first).to_arrow_table()
         except self._duckdb.Error as error:
             raise QueryError(_first_part(error)) from None
         if len(found) > QUERY_ROWS_MAX:
@@ -210,15 +220,15 @@ class DuckStore:
     def tables(self) -> list[str]:
         """Names of the tables."""
         with self._lock:
-            return list(self._tables)
+            return [table.schema.table for table in self._tables.values()]
 
     def count(self, table: str) -> int:
         """Rows of a table that queries see; 0 for one that does not exist."""
         with self._lock:
-            found = self._tables.get(table)
+            found = self._tables.get(fold(table))
             if found is None or not found.written:
                 return 0
-            return int(self._rows(f"SELECT count(*) FROM {_quoted(table)}")[0][0])
+            return int(self._rows(f"SELECT count(*) FROM {_quoted(found.schema.table)}")[0][0])
 
     def interrupt(self) -> None:
         """Ends a running query."""
@@ -254,8 +264,8 @@ def _definition(column: Column) -> str:
     """A column in SQL; types that have no null get a default, as rows before it need one."""
     if column.type in _ARRAYS:
         kind = _ARRAYS[column.type] + "[]" * column.dimensions
-    elif column.type.name.startswith("DECIMAL"):
-        kind = f"DECIMAL(38, {min(column.scale, 38)})"
+    elif column.type in convert.DECIMALS:
+        kind = "VARCHAR" if column.as_text else f"DECIMAL(38, {min(column.scale, 38)})"
     else:
         kind = _DUCK_TYPES.get(column.type, "VARCHAR")
     default = _DEFAULTS.get(column.type)

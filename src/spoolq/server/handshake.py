@@ -87,8 +87,8 @@ def _parse(head: bytes) -> Request:
     return Request(words[0], words[1], tuple(headers))
 
 
-def judge(request: Request, options: ServerOptions) -> Refusal | None:
-    """Why an upgrade is refused, or None."""
+def judge(request: Request, options: ServerOptions, role: str) -> Refusal | None:
+    """Why an upgrade is refused by a server that has that role now, or None."""
     if request.path not in upgrade.PATHS:
         return Refusal(404, "no such path")
     if options.auth is not None and not options.auth.allows(upgrade.header(request.headers, "Authorization")):
@@ -96,8 +96,8 @@ def judge(request: Request, options: ServerOptions) -> Refusal | None:
     if request.method != "GET":
         return Refusal(400, "Invalid method")
     refusal = upgrade.check_request(request.headers)
-    if refusal is None and options.role in READ_ONLY_ROLES:
-        return Refusal(421, "", ((upgrade.ROLE, options.role),))
+    if refusal is None and role in READ_ONLY_ROLES:
+        return Refusal(421, "", ((upgrade.ROLE, role),))
     return refusal
 
 
@@ -110,7 +110,7 @@ def grants_durable_ack(request: Request, options: ServerOptions) -> bool:
     return options.durable_ack and asked.strip().lower() == "true"
 
 
-def accept_headers(request: Request, options: ServerOptions, durable_ack: bool) -> list[tuple[str, str]]:
+def accept_headers(request: Request, options: ServerOptions, role: str, durable_ack: bool) -> list[tuple[str, str]]:
     """The headers of a 101, in the order of the reference server."""
     key = upgrade.header(request.headers, "Sec-WebSocket-Key") or ""
     headers = [
@@ -121,7 +121,7 @@ def accept_headers(request: Request, options: ServerOptions, durable_ack: bool) 
     ]
     if durable_ack:
         headers.append((upgrade.DURABLE_ACK, "enabled"))
-    return [*headers, (upgrade.ROLE, options.role), (upgrade.CAP, str(options.cap_nbytes))]
+    return [*headers, (upgrade.ROLE, role), (upgrade.CAP, str(options.cap_nbytes))]
 
 
 def response(status: int, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:

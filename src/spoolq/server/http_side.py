@@ -5,6 +5,8 @@
 
     {"query", "columns": [{"name", "type"}], "timestamp": index or -1, "dataset": [[...]], "count"}
     {"query", "error", "position"}  with status 400
+
+``limit=10`` gives the first 10 rows, ``limit=10,20`` rows 10 to 20, counted from 1; ``count`` counts what is given.
 """
 
 from __future__ import annotations
@@ -42,12 +44,16 @@ class Result:
     timestamp: int = -1
 
 
+# First row, from 0, and the end; None for all.
+Rows = tuple[int, int] | None
+
+
 @runtime_checkable
 class SqlStore(Protocol):
     """A store that takes SQL."""
 
-    def query(self, sql: str) -> Result:
-        """Reads; raises QueryError.  Called from a thread of its own."""
+    def query(self, sql: str, rows: Rows = None) -> Result:
+        """Reads, ``rows`` of what is found or all; raises QueryError.  Called from a thread of its own."""
 
     def interrupt(self) -> None:
         """Ends a running `query`; any thread."""
@@ -77,8 +83,8 @@ class HttpSide:
 
     def execute(self, request: Request) -> bytes:
         """``/exec``: any thread."""
-        sql = parse_qs(request.query, keep_blank_values=True).get("query", [""])[0]
-        body = answer_query(self._store, sql)
+        found = parse_qs(request.query, keep_blank_values=True)
+        body = answer_query(self._store, found.get("query", [""])[0], found.get("limit", [""])[0])
         return _found(request, json.dumps(body), _JSON, status=400 if "error" in body else 200)
 
     def interrupt(self) -> None:
@@ -87,14 +93,14 @@ class HttpSide:
             self._store.interrupt()
 
 
-def answer_query(store: object, sql: str) -> dict[str, Any]:
+def answer_query(store: object, sql: str, limit: str = "") -> dict[str, Any]:
     """The body of ``/exec``: what was found, or ``error``; never raises."""
     try:
         if not sql.strip():
             raise QueryError("empty query")
         if not isinstance(store, SqlStore):
             raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
-        result = store.query(sql)
+        result = store.query(sql, _rows(limit))
     except QueryError as error:
         return {"query": sql, "error": str(error), "position": error.position}
     except Exception as error:
@@ -107,6 +113,17 @@ def answer_query(store: object, sql: str) -> dict[str, Any]:
         "dataset": result.dataset,
         "count": len(result.dataset),
     }
+
+
+def _rows(limit: str) -> Rows:
+    """What ``limit=`` asks for: a count, or the first and the last row."""
+    if not limit:
+        return None
+    numbers = limit.split(",")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
+        raise QueryError(f"limit is {limit!r}; it takes a number of rows, or the first and the last row: 10 or 10,20")
+    first = max(1, int(numbers[0])) if len(numbers) == 2 else 1
+    return first - 1, max(first - 1, int(numbers[-1]))
 
 
 def _metrics(stats: dict[str, int]) -> str:

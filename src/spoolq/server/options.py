@@ -21,21 +21,33 @@ READ_ONLY_ROLES: Final = frozenset({"REPLICA", "PRIMARY_CATCHUP"})  # they answe
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may connect: ``users`` (name -> password) by HTTP Basic, ``tokens`` by Bearer.  Empty means nobody."""
+    """Who may connect: ``users`` (name -> password) by HTTP Basic, ``tokens`` by Bearer.  Empty means nobody.
+
+    ``read_only``: users and tokens that may connect and not write: each of their blocks is refused with 08.
+    """
 
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     tokens: frozenset[str] = field(default_factory=frozenset, repr=False)
+    read_only: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     def allows(self, authorization: str | None) -> bool:
         """Whether the value of an ``Authorization`` header is one of ours."""
+        return self._who(authorization) is not None
+
+    def may_write(self, authorization: str | None) -> bool:
+        """Whether who connects with it may send rows."""
+        return self._who(authorization) not in self.read_only
+
+    def _who(self, authorization: str | None) -> str | None:
+        """The user or the token, None for neither."""
         scheme, _, given = (authorization or "").strip().partition(" ")
         given = given.strip()
         if scheme.lower() == "bearer":
-            return any(_equal(given, token) for token in self.tokens)
+            return next((token for token in self.tokens if _equal(given, token)), None)
         if scheme.lower() == "basic":
-            pairs = (f"{user}:{password}".encode() for user, password in self.users.items())
-            return any(_equal(given, base64.b64encode(pair).decode()) for pair in pairs)
-        return False
+            pairs = ((user, f"{user}:{password}".encode()) for user, password in self.users.items())
+            return next((user for user, pair in pairs if _equal(given, base64.b64encode(pair).decode())), None)
+        return None
 
 
 def _equal(given: str, wanted: str) -> bool:
@@ -54,6 +66,11 @@ class ServerOptions:
     durable_ack              grant durable acks to clients that ask for them
     durable_ack_delay_millis how long a commit takes to become durable
     accept_long_arrays       store LONG_ARRAY instead of refusing it with 09
+    read_only                an instance that never takes rows: each block is refused with 08
+    create_tables            off: a block of a table that does not exist is refused with 06
+    create_columns           off: a column that a table does not have is refused with 09
+    views                    tables that are views: 06
+    non_wal_tables           tables that are not WAL: 03
     tables_max               distinct tables of one connection
     columns_max              columns of one table
     rows_per_block_max       rows of one block of a message
@@ -76,6 +93,11 @@ class ServerOptions:
     durable_ack: bool = False
     durable_ack_delay_millis: int = 0
     accept_long_arrays: bool = False
+    read_only: bool = False
+    create_tables: bool = True
+    create_columns: bool = True
+    views: frozenset[str] = frozenset()
+    non_wal_tables: frozenset[str] = frozenset()
     tables_max: int = 10_000
     columns_max: int = limits.COLUMNS_PER_TABLE_MAX
     rows_per_block_max: int = limits.ROWS_PER_TABLE_MAX

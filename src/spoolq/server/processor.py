@@ -28,14 +28,17 @@ from spoolq.server.store import Batch, Store, StoreFault
 FRAMES_PER_ACK: Final = 8
 _log = logging.getLogger("spoolq.server")
 
-# Frame number -> status and text of the error to answer with, or None: how a script refuses a frame.
-Refuse = Callable[[int], tuple[int, str] | None]
+# Frame number -> status, text and sequence of the error to answer with, or None: how a script refuses a frame.
+Refuse = Callable[[int], tuple[int, str, int] | None]
+# Status and text for a block, whatever is in it, or None: who may not write, or cannot now.
+Forbid = Callable[[], tuple[int, str] | None]
 
 
 class Processor:
     """The data side of one connection.
 
-    ``wall_nanos`` gives the wall clock for rows without a timestamp; ``refuse`` may refuse a frame by its number.
+    ``wall_nanos`` gives the wall clock for rows without a timestamp; ``refuse`` may refuse a frame by its number,
+    ``forbid`` every block of a frame that is whole.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Processor:
         *,
         durable_ack: bool = False,
         refuse: Refuse | None = None,
+        forbid: Forbid | None = None,
     ) -> None:
         self._options = options
         self._store = store
         self._wall_nanos = wall_nanos
         self._refuse = refuse
+        self._forbid = forbid
         self._batch = Batch(store)
         self._tables: set[str] = set()
         self._advanced: dict[str, int] = {}  # table -> transaction, since the last OK
@@ -86,6 +91,11 @@ class Processor:
             return self._acks()
         return []
 
+    @property
+    def row_count(self) -> int:
+        """Rows this connection has committed."""
+        return self._batch.committed_row_count
+
     def flush(self, now_millis: int) -> list[Response]:
         """Pending acks, durable ones too."""
         responses = self._acks()
@@ -98,6 +108,8 @@ class Processor:
         message, tables = blocks(payload, self._dictionary, rows_max=self._options.rows_per_block_max)
         rows, now_nanos = 0, self._wall_nanos()
         for block in tables:
+            if self._forbid is not None and (forbidden := self._forbid()) is not None:
+                raise WireFault(Status(forbidden[0]), forbidden[1])
             self._know(block.name)
             self._batch.add(block, now_nanos)
             rows += block.row_count
@@ -139,14 +151,14 @@ class Processor:
         self._frames_since_ack = 0
         return [response]
 
-    def _fail(self, status: int, text: str) -> list[Response]:
+    def _fail(self, status: int, text: str, sequence: int | None = None) -> list[Response]:
         self._batch.rollback()
         self._in_group = False
         responses = self._acks()
         if self._has_failed:
             return responses
         self.latched = self._options.latched
-        return [*responses, ErrorFrame(status, self.sequence, text)]
+        return [*responses, ErrorFrame(status, self.sequence if sequence is None else sequence, text)]
 
 
 class _DurableAcks:

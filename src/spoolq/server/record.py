@@ -33,6 +33,7 @@ class ConnectionRecord:
     ``status``           HTTP status it was answered with; None: none
     ``messages``         payload of each binary frame, exact; see the budget above
     ``message_count``    binary frames, kept or not
+    ``row_count``        rows that it committed
     ``responses``        payload of each binary frame the server sent, within the same budget
     ``received_nbytes``  everything after the TLS layer
     ``pings``            PING frames
@@ -52,6 +53,7 @@ class ConnectionRecord:
     status: int | None = None
     messages: list[bytes] = field(default_factory=list, repr=False)
     message_count: int = 0
+    row_count: int = 0
     responses: list[bytes] = field(default_factory=list, repr=False)
     received_nbytes: int = 0
     pings: int = 0

@@ -179,6 +179,10 @@ def odd_frame(kind: AnswerKind, payload: bytes) -> bytes:
                 + bytes((frames.FIN | frames.CONTINUATION, len(payload) - middle))
                 + payload[middle:]
             )
+        case "durable":
+            return frames.build(frames.BINARY, build(DurableAck((("t", 1),)))) + frames.build(frames.BINARY, payload)
+        case "close_1":
+            return frames.build(frames.CLOSE, b"x")
         case "rsv":
             return bytes((first | 0x40, len(payload))) + payload
         case "non_minimal":

@@ -24,13 +24,17 @@ _DESIGNATED: Final = ""  # so named on the wire, and here: it has no value that 
 
 @dataclass(slots=True)
 class Column:
-    """One column of a table; ``precision`` of a GEOHASH, ``scale`` of a decimal, ``dimensions`` of an array."""
+    """One column of a table; ``precision`` of a GEOHASH, ``scale`` of a decimal, ``dimensions`` of an array.
+
+    ``as_text``: a decimal with values of more digits than the store has numbers for, which keeps it as text.
+    """
 
     name: str
     type: ColumnType
     precision: int = 0
     scale: int = 0
     dimensions: int = 0
+    as_text: bool = False
 
 
 @dataclass(slots=True)
@@ -57,6 +61,7 @@ class Schema:
     def fit(self, block: Table, options: ServerOptions, now_nanos: int) -> Fitted:
         """The block in the table's types; ``now_nanos`` (wall clock) for rows without a designated timestamp."""
         check_names(block, known=bool(self.columns))
+        self._check_target(options)
         stamp, others = self._split(block)
         before = len(self.columns)
         fitted = {}
@@ -67,6 +72,18 @@ class Schema:
         fitted[fold(self.designated)] = self._stamp(stamp, block.row_count, now_nanos)
         return Fitted(block.row_count, fitted, len(self.columns) - before)
 
+    def _check_target(self, options: ServerOptions) -> None:
+        """Whether rows may go into this table at all (wire.md 5.3)."""
+        why = None
+        if self.table in options.non_wal_tables:
+            raise WireFault(Status.SCHEMA_MISMATCH, f"the table is not WAL [table={self.table}]")
+        if self.table in options.views:
+            why = "it is a view"
+        elif not self.columns and not options.create_tables:
+            why = "tables are not created automatically"
+        if why is not None:
+            raise WireFault(Status.INTERNAL_ERROR, f"failed to create table update details for: {self.table} ({why})")
+
     def _split(self, block: Table) -> tuple[DecodedColumn | None, list[DecodedColumn]]:
         """The designated timestamp, by its empty or its real name, and the rest."""
         mine = [column for column in block.columns if not column.name or fold(column.name) == fold(self.designated)]
@@ -76,6 +93,11 @@ class Schema:
             raise convert.mismatch(mine[0].name, mine[0].type, ColumnType.TIMESTAMP)
         stamp = mine[0] if mine else None
         return stamp, [column for column in block.columns if column is not stamp]
+
+    @property
+    def designated_is_known(self) -> bool:
+        """Whether the table is an old one: the designated timestamp is what a new one gets last."""
+        return fold(self.designated) in self.columns
 
     def _column(self, column: DecodedColumn, options: ServerOptions) -> Column | None:
         """The table's column; added when it is new; None for one that tells nothing (all-null array)."""
@@ -88,6 +110,9 @@ class Schema:
             rank = column.dimensions
             if column.type in _ARRAYS and not rank:
                 return None
+            if self.designated_is_known and not options.create_columns:
+                text = f"new columns are not added automatically [table={self.table}, column={column.name}]"
+                raise WireFault(Status.WRITE_ERROR, text)
             if len(self.columns) >= options.columns_max:
                 text = f"too many columns, limit: {options.columns_max} [table={self.table}]"
                 raise WireFault(Status.WRITE_ERROR, text)

@@ -23,7 +23,19 @@ from spoolq.qwp.layout import Status
 Pairs = tuple[tuple[str, str], ...]
 
 AnswerKind = Literal[
-    "garbage", "empty", "trailing", "text", "masked", "fragmented", "rsv", "non_minimal", "huge", "long_text", "half"
+    "garbage",
+    "empty",
+    "trailing",
+    "text",
+    "masked",
+    "fragmented",
+    "rsv",
+    "non_minimal",
+    "huge",
+    "long_text",
+    "half",
+    "durable",
+    "close_1",
 ]
 
 
@@ -40,11 +52,15 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Frame ``frame`` is refused with an error frame; the rules of wire.md 5.2 follow."""
+    """Frame ``frame`` is refused with an error frame; the rules of wire.md 5.2 follow.
+
+    ``ahead``: the error frame names a sequence higher by that.
+    """
 
     frame: int
     status: int = Status.INTERNAL_ERROR
     text: str = "rejected by script"
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,8 @@ class Answer:
     long_text     an error whose text has 1,025 bytes        rsv          the OK with an RSV bit
     huge          a binary frame of 16 MiB of zeros          non_minimal  the OK with a 16-bit length
     half          the first half of the OK, then the end of the connection
+    durable       a durable ack that nobody asked for, then the OK
+    close_1       a CLOSE frame with one byte of payload, which no code fits in
     """
 
     frame: int
@@ -142,9 +160,9 @@ class Script:
         if self.ack_every < 1:
             raise ConfigError(f"ack_every is {self.ack_every}; it takes 1 or more")
 
-    def rejection(self, frame: int) -> tuple[int, str] | None:
-        """Status and text for a frame, or None."""
-        return next((((r.status, r.text)) for r in self.reject if r.frame == frame), None)
+    def rejection(self, frame: int) -> tuple[int, str, int] | None:
+        """Status, text and sequence for a frame, or None."""
+        return next(((r.status, r.text, frame + r.ahead) for r in self.reject if r.frame == frame), None)
 
 
 HONEST: Final = Script()

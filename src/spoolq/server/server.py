@@ -19,13 +19,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
+from spoolq.errors import ConfigError
+from spoolq.qwp.layout import Status
 from spoolq.qwp.upgrade import Refusal
 from spoolq.server import script as scripts
 from spoolq.server.connection import Connection, Controls
 from spoolq.server.http_side import HttpSide
 from spoolq.server.loop import Channel, Loop, monotonic_millis
 from spoolq.server.memory import MemoryStore
-from spoolq.server.options import ServerOptions
+from spoolq.server.options import ROLES, ServerOptions
 from spoolq.server.record import Budget, ConnectionRecord
 from spoolq.server.script import Script
 from spoolq.server.store import Store
@@ -39,6 +41,7 @@ T = TypeVar("T")
 _CONNECTIONS_RECORDED_MAX: Final = 10_000
 _BACKLOG: Final = 512
 _WAIT_SECONDS: Final = 10.0
+_COUNTERS: Final = ("messages", "rows", "received_bytes", "pings", "refusals")
 
 
 class QwpServer(Generic[S]):
@@ -103,6 +106,7 @@ class QwpServer(Generic[S]):
         self._budget = Budget(self.options.record_nbytes_max)
         self._records: deque[ConnectionRecord] = deque(maxlen=_CONNECTIONS_RECORDED_MAX)
         self._connection_count = 0
+        self._forgotten = dict.fromkeys(_COUNTERS, 0)  # of connections that are in `connections` no more
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -161,15 +165,16 @@ class QwpServer(Generic[S]):
 
     def stats(self) -> dict[str, int]:
         """Counters, as ``/stats`` and ``/metrics`` show them."""
-        records = self.connections
-        return {
+        with self._changed:
+            records, forgotten = list(self._records), dict(self._forgotten)
+        found = {
             "connections": self._connection_count,
             "connections_open": sum(record.closed_by is None for record in records),
-            "messages": sum(record.message_count for record in records),
-            "received_bytes": sum(record.received_nbytes for record in records),
-            "pings": sum(record.pings for record in records),
-            "refusals": sum(record.closed_by == "server_refusal" for record in records),
         }
+        for record in records:
+            for name, count in _counts(record).items():
+                forgotten[name] += count
+        return found | forgotten
 
     def wait_for(self, predicate: Callable[[], Any], timeout_seconds: float = _WAIT_SECONDS) -> Any:
         """Waits until ``predicate()`` is true and gives its value; it is asked after each round of the thread.
@@ -230,6 +235,29 @@ class QwpServer(Generic[S]):
         """Sends a PING on every open WebSocket; `ConnectionRecord.pongs` counts the answers."""
         return self._for_each(lambda connection: connection.ping(payload, monotonic_millis()))
 
+    def demote(self, role: str = "REPLICA", *, by_status: bool = False) -> None:
+        """This node takes no rows any more: new upgrades are answered with 421 and ``role`` (wire.md 5.3).
+
+        Open connections end as a server ends them, by CLOSE 1000, pending acks before it.  ``by_status``: they
+        stay open and each block is answered with 0C, the status that is reserved for it (wire.md 5).
+        """
+        self._change_role(role, (Status.NOT_WRITABLE.value, f"the node is a {role} now") if by_status else None)
+        if not by_status:
+            self.close_connections(1000, f"the node is a {role} now")
+
+    def promote(self, role: str = "PRIMARY") -> None:
+        """This node takes rows (again)."""
+        self._change_role(role, None)
+
+    def _change_role(self, role: str, forbidden: tuple[int, str] | None) -> None:
+        if role not in ROLES:
+            raise ConfigError(f"role is {role!r}; it takes one of {', '.join(ROLES)}", key="role")
+
+        def change() -> None:
+            self._controls.role, self._controls.forbidden = role, forbidden
+
+        self._call(change)
+
     def refuse_new(
         self, status: int, *, role: str | None = None, body: str = "", retry_after_seconds: int | None = None
     ) -> None:
@@ -283,6 +311,9 @@ class QwpServer(Generic[S]):
             index = self._connection_count
             self._connection_count += 1
             record = ConnectionRecord(index, self._budget)
+            if len(self._records) == self._records.maxlen:
+                for name, count in _counts(self._records.popleft()).items():
+                    self._forgotten[name] += count
             self._records.append(record)
         connection = Connection(
             self.options,
@@ -299,3 +330,10 @@ class QwpServer(Generic[S]):
     def _round_done(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _counts(record: ConnectionRecord) -> dict[str, int]:
+    """What a connection adds to the counters of its server."""
+    refused = int(record.closed_by == "server_refusal")
+    found = (record.message_count, record.row_count, record.received_nbytes, record.pings, refused)
+    return dict(zip(_COUNTERS, found, strict=True))

@@ -49,6 +49,7 @@ class Batch:
         self._store = store
         self._parts: dict[str, list[Fitted]] = {}
         self._rows: dict[str, int] = {}
+        self.committed_row_count = 0
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -71,7 +72,7 @@ class Batch:
     def commit_table(self, table: str) -> int:
         """One table of it."""
         parts = self._parts.pop(table)
-        self._rows.pop(table)
+        self.committed_row_count += self._rows.pop(table)
         return self._store.append(table, parts)
 
     def rollback(self) -> None:
