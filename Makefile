@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos handovers mutants lint build clean coverage-table
+.PHONY: demo test bench backlog torture chaos handovers observed mutants lint build clean coverage-table
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -57,6 +57,10 @@ handovers: build
 # Every wrong version of the registry, tests/mutants/*.toml, with the test that must catch it.
 mutants: build
 	$(BIN)/python -m tests.mutants --jobs $(JOBS)
+
+# The official client under what takes it longer than a test may: tests/server/observed_slow.py, two minutes.
+observed: build
+	$(BIN)/python -m tests.server.observed_slow
 
 demo: build
 	$(BIN)/spoolq demo

@@ -80,6 +80,32 @@ def test_it_comes_out_equal(server: QwpServer[DuckStore], name: str) -> None:
     assert dataset(server, f"SELECT v FROM {table}") == [[in_json(kind, value)] for value in values]
 
 
+CLAIMS = {"byte": [1, 0, 3], "short": [1, 0, 3], "int": [1, None, 3], "no such type": [1, None, 3]}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_claims_of_a_field_come_out_equal(server: QwpServer[DuckStore], claim: str) -> None:
+    kind = {"byte": pa.int8(), "short": pa.int16()}.get(claim, pa.int32())
+    field = pa.field("v", kind, metadata={"questdb.column_type": claim})
+    frame = pa.table([pa.array([1, None, 3], kind)], schema=pa.schema([field]))
+    table = f"claim_{claim.replace(' ', '_')}"
+    with questdb.Sender.from_conf(server.conf) as sender:
+        sender.dataframe(frame, table_name=table, at=questdb.ServerTimestamp)
+    assert dataset(server, f"SELECT v FROM {table}") == [[value] for value in CLAIMS[claim]]
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "factor"),
+    [("s", "TIMESTAMP", 1_000_000), ("ms", "TIMESTAMP", 1_000), ("us", "TIMESTAMP", 1), ("ns", "TIMESTAMP_NANOS", 1)],
+)
+def test_the_designated_column_comes_out_equal(server: QwpServer[DuckStore], unit: str, kind: str, factor: int) -> None:
+    frame = pa.table({"v": [1, 2], "ts": pa.array([0, 86_401], pa.timestamp(unit))})
+    with questdb.Sender.from_conf(server.conf) as sender:
+        sender.dataframe(frame, table_name=f"at_{unit}", at="ts")
+    found = dataset(server, f"SELECT timestamp FROM at_{unit}")
+    assert found == [[in_json(kind, value * factor)] for value in (0, 86_401)]
+
+
 @pytest.mark.parametrize("kind", ["pyarrow", "polars", "pandas"])
 def test_many_batches_are_all_there(server: QwpServer[DuckStore], kind: str) -> None:
     count = 50_000

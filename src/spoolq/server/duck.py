@@ -81,11 +81,9 @@ class DuckStore:
         for name, designated, transaction in self._rows("SELECT name, designated, transaction FROM spoolq.tables"):
             self._tables[fold(name)] = _Table(Schema(name, designated), transaction)
         columns = 'SELECT table_name, name, type, "precision", scale, dimensions FROM spoolq.columns ORDER BY ordinal'
-        texts = set(self._rows("SELECT table_name, column_name FROM duckdb_columns() WHERE data_type = 'VARCHAR'"))
-        for table, name, code, precision, scale, dimensions in self._rows(columns):
-            found, kind = self._tables[fold(table)], ColumnType(code)
-            is_text = kind in convert.DECIMALS and (table, name) in texts
-            found.schema.columns[fold(name)] = Column(name, kind, precision, scale, dimensions, is_text)
+        for table, name, kind, *details in self._rows(columns):
+            found = self._tables[fold(table)]
+            found.schema.columns[fold(name)] = Column(name, ColumnType(kind), *details)
             found.written += 1
 
     def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
