@@ -242,6 +242,7 @@ def test_8_several_rejections_arrive_together() -> None:
         server.wait_for_rows("t", 1)
         assert told == []
         sender.await_acked_fsn(0, 5_000)
+        sender.flush()
         assert len(told) == 3
 
 

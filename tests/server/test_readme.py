@@ -36,7 +36,7 @@ def test_each_row_names_tests_that_are_there(section: str, row: str, tests: str)
 
 def test_each_test_of_observed_behaviour_has_a_row() -> None:
     named = {name for _, _, tests in ROWS for _, name in NODE.findall(tests)}
-    there = set().union(*map(tests_of, HERE.glob("test_observed*.py")))
+    there = set().union(*map(names_in, HERE.glob("test_observed*.py")))
     assert there - named == NO_ROW
 
 
