@@ -75,7 +75,7 @@ def test_31_a_closed_sender_says_nothing_at_exit(server: QwpServer) -> None:
     assert numbers(server) == [0]
 
 
-# --- ours.md 33: Ctrl-C ---------------------------------------------------------------------------------
+# --- ours.md 33, NFR-05: Ctrl-C ---------------------------------------------------------------------------------
 
 _INTERRUPTED = {
     "await_acked_fsn": "put(sender, 1); sender.flush(); say_when(); sender.await_acked_fsn(1)",
@@ -127,7 +127,9 @@ except KeyboardInterrupt as error:
 
 
 @pytest.mark.parametrize("where", _INTERRUPTED)
-def test_33_ctrl_c_in_every_wait_leaves_rows_whole_or_published(server: QwpServer, where: str) -> None:
+def test_nfr_05_ctrl_c_in_every_wait_leaves_rows_whole_or_published_and_ends_the_call(
+    server: QwpServer, where: str
+) -> None:
     server.hold_acks()
     process = subprocess.Popen(
         [sys.executable, "-c", _WAITER.replace("BODY", _INTERRUPTED[where]), server.conf],

@@ -20,7 +20,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from typing import Any, Final
 
 from spoolq import limits
 from spoolq.link.connection import Connection, again
+from spoolq.link.poller import POLLIN, POLLOUT, Poller
 from spoolq.link.tls import TlsFailure, TlsOptions, handshake
 from spoolq.printable import printable
 from spoolq.qwp import upgrade
@@ -198,9 +198,9 @@ class _Waiter:
     def wait(self, sock: socket.socket, *, write: bool) -> None:
         """Until the socket is ready; raises ConnectFailure."""
         wake = self._limit.wake_fileno
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT if write else select.POLLIN)
-        poll.register(wake, select.POLLIN)
+        poll = Poller()
+        poll.register(sock, POLLOUT if write else POLLIN)
+        poll.register(wake, POLLIN)
         ready = poll.poll(max(0.0, self._end - time.monotonic()) * 1_000)
         if any(descriptor == wake for descriptor, _ in ready):
             raise ConnectFailure(Kind.CANCELLED, f"the connect to {self._limit.endpoint} was cancelled")

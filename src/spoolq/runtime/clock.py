@@ -7,9 +7,16 @@ delivery/ gets ``now_millis`` as an argument.
 
 from __future__ import annotations
 
-import select
 import threading
 import time
+from typing import Protocol
+
+
+class Pollable(Protocol):
+    """A `spoolq.link.poller.Poller`."""
+
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+        """Waits for what was registered."""
 
 
 class Clock:
@@ -23,6 +30,6 @@ class Clock:
         """Waits on a held condition until it is notified or the time is over; None = no limit."""
         condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)
 
-    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+    def poll(self, poller: Pollable, timeout_millis: int | None) -> list[tuple[int, int]]:
         """Waits until a registered descriptor is ready or the time is over; None = no limit."""
         return poller.poll(timeout_millis)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import select
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,6 +19,7 @@ from spoolq import limits, link
 from spoolq.delivery import Delivery, State, actions, events
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
+from spoolq.link.poller import POLLIN, POLLOUT, Poller
 from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.throttle import Throttle
@@ -150,11 +150,11 @@ class IoLoop:
     def _wait_and_look(self) -> None:
         connection = self._connection
         timeout = self._timeout_millis()
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll = Poller()
+        poll.register(self._wake, POLLIN)
         if connection is not None:
-            writing = select.POLLOUT if connection.wants_write else 0
-            poll.register(connection, select.POLLIN | writing)
+            writing = POLLOUT if connection.wants_write else 0
+            poll.register(connection, POLLIN | writing)
         ready = dict(self._clock.poll(poll, timeout))
         self.asleep = False
         if self._wake.fileno() in ready:
@@ -183,7 +183,7 @@ class IoLoop:
         return timer
 
     def _look_at(self, connection: Connection, mask: int) -> None:
-        if mask & ~select.POLLOUT:
+        if mask & ~POLLOUT:
             self._take(connection)
         if self._connection is connection and connection.wants_write:
             self._flush(connection)

@@ -44,7 +44,8 @@ def watch(engine: Open) -> None:
     global _registered
     if not _registered:
         atexit.register(close_all)
-        os.register_at_fork(after_in_child=_after_fork)
+        if hasattr(os, "register_at_fork"):  # Windows cannot fork
+            os.register_at_fork(after_in_child=_after_fork)
         _registered = True
     _open.add(engine)
 

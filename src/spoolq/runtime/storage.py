@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from spoolq.columns import SymbolTable
 from spoolq.config import SenderConfig
+from spoolq.errors import ConfigError
 from spoolq.spool import MemoryStore, Store
 from spoolq.spool.report import RecoveryReport
 
@@ -33,11 +34,19 @@ class Storage:
 
 
 def open_storage(config: SenderConfig) -> Storage:
-    """Opens the store; raises StorageError and below, and leaves nothing open then."""
+    """Opens the store; leaves nothing open when it raises: ConfigError where there are no slots, else StorageError."""
     segment_nbytes, total_nbytes = config.sf_max_segment_bytes, config.sf_max_total_bytes
     if config.sf_dir is None:
         return Storage(MemoryStore(segment_nbytes, total_nbytes), SymbolTable())
     # Imported here: a program with its queue in memory does not pay for the disk's modules.
+    try:
+        import fcntl  # noqa: F401 - the lock of a slot, which Windows has not
+    except ImportError:
+        raise ConfigError(
+            "sf_dir needs Linux or macOS: nobody has tested a slot's lock and syncs on this system; leave it out, and "
+            "the queue is in memory",
+            key="sf_dir",
+        ) from None
     from spoolq.runtime.filesystem import warn_about
     from spoolq.spool.files import Files
     from spoolq.spool.opening import open_store

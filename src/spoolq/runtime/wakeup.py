@@ -1,20 +1,30 @@
 """A descriptor that another thread can make readable: it ends a ``select``.
 
 `Wakeup.set` may be called from any thread, any number of times; `clear` only by the thread that
-selects.  Owned by the I/O loop; an eventfd on Linux, a pipe elsewhere.
+selects.  Owned by the I/O loop.  An eventfd on Linux, a pipe elsewhere; a pair of sockets where only sockets can be
+waited for (Windows).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
+
+from spoolq.link.poller import HAS_POLL
 
 
 class Wakeup:
-    """One eventfd (or pipe), closed by `close`."""
+    """One eventfd (or pipe, or pair), closed by `close`."""
 
     def __init__(self) -> None:
-        if hasattr(os, "eventfd"):
+        self._sockets: tuple[socket.socket, ...] = ()
+        if not HAS_POLL:
+            reader, writer = self._sockets = socket.socketpair()
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._read, self._write = reader.fileno(), writer.fileno()
+        elif hasattr(os, "eventfd"):
             self._read = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
             self._read, self._write = os.pipe()
@@ -28,16 +38,26 @@ class Wakeup:
     def set(self) -> None:
         """Makes the descriptor readable; harmless after `close`."""
         with contextlib.suppress(OSError):  # a full pipe is readable already
-            os.write(self._write, b"\1\0\0\0\0\0\0\0")
+            if self._sockets:
+                self._sockets[1].send(b"\1")
+            else:
+                os.write(self._write, b"\1\0\0\0\0\0\0\0")
 
     def clear(self) -> None:
         """Makes it unreadable again."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self._read, 4_096)
+            if self._sockets:
+                self._sockets[0].recv(4_096)
+            else:
+                os.read(self._read, 4_096)
 
     def close(self) -> None:
         """Frees the descriptors; a second call does nothing."""
         read, write = self._read, self._write
         self._read = self._write = -1
+        for one in self._sockets:
+            one.close()
+        if self._sockets:
+            return
         for descriptor in {read, write} - {-1}:
             os.close(descriptor)

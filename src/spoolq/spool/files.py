@@ -287,6 +287,8 @@ class Files:
         """The pages of that range are durable when this returns."""
         with _naming("sync", file.path):
             mapping.sync(offset, nbytes)
+            if sys.platform == "darwin":  # msync leaves it in the drive's cache
+                fcntl.fcntl(file.fd, fcntl.F_FULLFSYNC)
 
     def populate(self, file: File, mapping: Mapping) -> None:
         """Every page is there and writable: what would be SIGBUS at a store is an error here."""
