@@ -124,10 +124,12 @@ def _parts(nodes: list[ast.expr]) -> Iterator[ast.AST]:
 
 
 def _names_of_cases(decorator: ast.expr) -> Iterator[str]:
-    """What is given as `id=` or `ids=`."""
+    """What is given to `parametrize` as `ids=`, to `pytest.param` as `id=`."""
     for part in ast.walk(decorator):
-        if isinstance(part, ast.keyword) and part.arg in ("id", "ids"):
-            yield from (_text_of(value) for value in ast.walk(part.value) if isinstance(value, ast.expr))
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+            for keyword in part.keywords:
+                if (part.func.attr, keyword.arg) in (("parametrize", "ids"), ("param", "id")):
+                    yield from (_text_of(value) for value in ast.walk(keyword.value) if isinstance(value, ast.expr))
 
 
 def _cases_of_the_module(tree: ast.Module) -> Iterator[tuple[str, frozenset[str]]]:

@@ -313,6 +313,7 @@ for file in (data, more):
     files.sync(file)
 for file in (lock, data, more):
     files.close(file)
+assert files.create(sys.argv[1] + "/again").fd == 0
 with open(sys.argv[1] + "/done", "w") as done:
     done.write("ok")
 """

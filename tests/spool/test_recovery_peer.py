@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,11 @@ from tests.spool.recovered import ID, Outcome, payload, payloads, recover
 from tests.spool.slot_maker import Slot, message, symbol_dict
 
 _MANIFEST = "sf-manifest.bin"
-#: Arguments: sf_dir, address, segment bytes, rows, symbols, tables.  Prints the FSN of each flush, then waits.
+#: Arguments: sf_dir, address, segment bytes, rows, symbols, tables, the row behind which it waits for the
+#: acknowledgement and for a line.  Prints the FSN of each flush, then waits.
 _WRITER = f"""
 import sys, questdb
-sf_dir, address, segment, rows, symbols, tables = sys.argv[1:]
+sf_dir, address, segment, rows, symbols, tables, acked = sys.argv[1:]
 sender = questdb.Sender.from_conf(
     f"ws::addr={{address}};sf_dir={{sf_dir}};sender_id={ID};sf_max_segment_bytes={{segment}};sf_max_total_bytes=64000000;"
     "initial_connect_retry=async;auto_flush=off;"
@@ -34,7 +37,12 @@ sender.establish()
 for n in range(int(rows)):
     sender.row(f"table{{n % int(tables)}}", symbols={{"s": f"symbol {{n % int(symbols)}}"}}, columns={{"n": n}},
                at=questdb.TimestampNanos(10**18 + n))
-    print(sender.flush_and_get_fsn(), flush=True)
+    fsn = sender.flush_and_get_fsn()
+    if n == int(acked):
+        assert sender.await_acked_fsn(fsn, 20_000)
+    print(fsn, flush=True)
+    if n == int(acked):
+        sys.stdin.readline()
 print("done", flush=True)
 sys.stdin.read()
 """
@@ -51,9 +59,14 @@ def _killed_writer(
     symbols: int,
     tables: int,
     kill_at: int | None = None,
+    acked: int = -1,
+    on_acked: Callable[[], object] = lambda: None,
 ) -> int:
-    """Lets the official client write, kills it, also in the middle; the last FSN whose flush returned."""
-    arguments = [str(root), address, *map(str, (segment, rows, symbols, tables))]
+    """Lets the official client write, kills it, also in the middle; the last FSN whose flush returned.
+
+    Behind frame ``acked`` it waits for the acknowledgement, and goes on when ``on_acked`` was called.
+    """
+    arguments = [str(root), address, *map(str, (segment, rows, symbols, tables, acked))]
     child = subprocess.Popen(
         [sys.executable, "-c", _WRITER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -63,6 +76,11 @@ def _killed_writer(
         if line == "done\n":
             break
         last = int(line)
+        if last == acked:
+            on_acked()
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
         if last == kill_at:
             break
     child.kill()
@@ -127,16 +145,25 @@ def test_rec_09_slots_of_a_killed_official_client_are_recovered_and_go_on_in_bot
 
 def test_wmk_01_invariant_22_partly_acknowledged_slot_of_the_official_client(tmp_path: Path) -> None:
     """Acknowledged and trimmed in part by a server that then goes away."""
-    with RecordingPeer() as server:
+    acked = 120
+    with contextlib.ExitStack() as until_acked:
+        server = until_acked.enter_context(RecordingPeer())
+        address = f"127.0.0.1:{server.port}"
         _killed_writer(
-            tmp_path, address=f"127.0.0.1:{server.port}", segment=4096, rows=300, symbols=20, tables=2, kill_at=250
+            tmp_path,
+            address=address,
+            segment=4096,
+            rows=300,
+            symbols=20,
+            tables=2,
+            kill_at=250,
+            acked=acked,
+            on_acked=until_acked.close,
         )
-        server.take()
     before = slot_maker.read_frames(tmp_path / ID)
-    mark = slot_maker.read_record((tmp_path / ID / ".ack-watermark").read_bytes(), b"AKW1", 1)
+    assert 0 < min(before) < acked < max(before), "trimmed, and acknowledged within a segment"
     outcome, _ = recover(tmp_path)
-    acked = mark[0] if mark else -1
-    assert outcome.acked_fsn == max(acked, min(before, default=0) - 1)
+    assert outcome.acked_fsn == acked
     assert outcome.frames == {fsn: frame for fsn, frame in before.items() if fsn > outcome.acked_fsn}
     delivered = _delivered_by_the_peer(tmp_path, outcome.next_fsn, next_frame=True)
     assert delivered[:-1] == list(outcome.frames.values())
