@@ -93,7 +93,8 @@ class FrameReader:
         final, opcode, start, length = head
         if len(self._buffer) < start + length:
             return None
-        payload = bytes(self._buffer[start : start + length])
+        with memoryview(self._buffer) as view:  # a slice of the bytearray would be a second copy: 16 MiB at worst
+            payload = bytes(view[start : start + length])
         del self._buffer[: start + length]
         if opcode == _CLOSE:
             self._ended = True

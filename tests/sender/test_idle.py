@@ -1,0 +1,155 @@
+"""What a sender costs that has nothing to do (ours.md 13), and what a thousand of them leave behind.
+
+The kernel is asked, not the sender: a thread that makes a system call runs, and the time it ran on a processor
+(the first figure of ``/proc/<pid>/task/<tid>/schedstat``, in ns) goes up.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from spoolq import Sender, TimestampMicros
+from spoolq.testing import QwpServer
+from tests.chaos.journal import Journals
+from tests.chaos.server import ServerProcess
+from tests.crash.rows import row
+
+from .harness import StepClock, child_environment, numbers, open_sender, publish
+
+IDLE_SECONDS = 10.0
+_SENDER = """
+import sys
+from spoolq import Sender, TimestampMicros
+with Sender.from_conf(sys.argv[1]) as sender:
+    for n in range(3):
+        sender.row("t", symbols={"s": f"sym-{n}"}, columns={"n": n}, at=TimestampMicros(n + 1))
+    assert sender.await_acked_fsn(sender.flush_and_get_fsn(), timeout_millis=10_000)
+    print("acked", flush=True)
+    sys.stdin.readline()
+    sender.row("t", symbols={"s": "sym-3"}, columns={"n": 3}, at=TimestampMicros(4))
+"""
+
+
+def ran_nanos(pid: int) -> dict[str, int]:
+    """How long each thread has run."""
+    tasks = Path(f"/proc/{pid}/task")
+    return {
+        f"{(tasks / thread / 'comm').read_text().strip()} {thread}": int(
+            (tasks / thread / "schedstat").read_text().split()[0]
+        )
+        for thread in os.listdir(tasks)
+    }
+
+
+def wait_for_rest(pid: int) -> dict[str, int]:
+    """Until no thread runs for a quarter of a second: keeper and I/O thread have ended their last work."""
+    deadline = time.monotonic() + 20
+    now = ran_nanos(pid)
+    while time.monotonic() < deadline:
+        select.select([], [], [], 0.25)
+        before, now = now, ran_nanos(pid)
+        if before == now:
+            return now
+    raise AssertionError(f"it does not come to rest: {before}, then {now}")
+
+
+@pytest.mark.parametrize("where", ["in memory", "on a slot"])
+def test_lng_01_an_idle_sender_makes_no_system_call(tmp_path: Path, where: str) -> None:
+    """Ten seconds by the kernel's own account; issue 8, done when 6."""
+    slot = f"sf_dir={tmp_path};" if where == "on a slot" else ""
+    with QwpServer() as server, _child(f"{server.conf}{slot}") as child:
+        before = wait_for_rest(child.pid)
+        select.select([], [], [], IDLE_SECONDS)
+        after = ran_nanos(child.pid)
+        child.communicate(b"\n", timeout=30)
+        assert child.returncode == 0
+        assert numbers(server) == [0, 1, 2, 3]
+    assert len(before) >= 3, "the program's own thread, keeper, I/O"
+    assert after == before
+
+
+def test_lng_01_without_a_server_only_the_attempts_cost_anything() -> None:
+    """One in five seconds here, by the I/O thread; the others do not run."""
+    with QwpServer() as server:
+        conf = f"{server.conf}reconnect_initial_backoff_millis=5000;initial_connect_retry=off;"
+        with _child(conf) as child:
+            wait_for_rest(child.pid)
+            server.stop()
+            before = wait_for_rest(child.pid)
+            select.select([], [], [], 3.0)
+            after = ran_nanos(child.pid)
+            server.start()
+            child.communicate(b"\n", timeout=60)
+            assert child.returncode == 0
+    others = [name for name in before if not name.startswith("spoolq-io")]
+    assert [after[name] - before[name] for name in others] == [0] * len(others)
+
+
+def _child(conf: str) -> subprocess.Popen[bytes]:
+    """A program that has sent three rows and waits for a line."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _SENDER, conf], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()
+    )
+    assert child.stdout is not None
+    if child.stdout.readline() != b"acked\n":
+        child.kill()
+        raise AssertionError(f"the child ended with {child.wait()}")
+    return child
+
+
+def test_lng_02_the_linger_ends_and_a_row_wakes_the_sender() -> None:
+    clock = StepClock()
+    with QwpServer() as server, open_sender(server, clock=clock) as sender:
+        for n in range(3):
+            publish(sender, n)
+            server.wait_for_rows("t", n + 1)
+            clock.asleep()
+        assert numbers(server) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("where", "times"), [("memory", 1_000), ("slot", 300)])
+def test_nfr_01_a_thousand_senders_leave_nothing_behind(tmp_path: Path, where: str, times: int) -> None:
+    """Issue 8, done when 6: open, send, close; the server is a process of its own, for its memory does not count."""
+    warm = 100
+    extra = "sf_max_segment_bytes=65536;sf_max_total_bytes=262144;"
+    if where == "slot":
+        extra += f"sf_dir={tmp_path / 'spool'};"
+    server = ServerProcess("one", tmp_path, text_nbytes_max=100)
+    server.start()
+    try:
+        for n in range(times):
+            if n == warm:
+                gc.collect()
+                before = _held()
+            made = row(n, 100)
+            with Sender.from_conf(f"ws::addr=127.0.0.1:{server.port};{extra}") as sender:
+                sender.row(
+                    made.table,
+                    symbols={"s": made.s},
+                    columns={"n": n, "x": made.x, "text": made.text},
+                    at=TimestampMicros(made.micros),
+                )
+        gc.collect()
+        after = _held()
+    finally:
+        server.kill()
+    assert after[:2] == before[:2], "threads and descriptors"
+    assert after[2] - before[2] < 2 << 20, "resident bytes"
+    journals = Journals(tmp_path)
+    assert (len(journals.landed), journals.faults) == (times, [])
+
+
+def _held() -> tuple[int, int, int]:
+    """Threads, descriptors, resident bytes of this process."""
+    status = Path("/proc/self/status").read_text()
+    threads = int(status.partition("Threads:")[2].split()[0])
+    resident = int(status.partition("VmRSS:")[2].split()[0]) << 10
+    return threads, len(os.listdir("/proc/self/fd")), resident
