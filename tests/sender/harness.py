@@ -21,6 +21,7 @@ from spoolq.testing import QwpServer
 from tests.runtime.manual_clock import ManualClock
 
 TIMEOUT_SECONDS = 10.0
+_ROUNDS_MAX = 10_000  # a round takes no time; the thread may be in the middle of its work
 # Explicit "off": a reconnect key alone would choose SYNC (behaviour.md 2.2).
 FAST = (
     "initial_connect_retry=off;auto_flush=off;reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=4;"
@@ -55,8 +56,11 @@ class StepClock(ManualClock):
 
     def asleep(self) -> None:
         """Blocks until the I/O thread sleeps without a time limit; moves the clock past its linger."""
-        while self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1) is not None:
+        for _ in range(_ROUNDS_MAX):
+            if self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1) is None:
+                return
             self.advance(1_000)
+        raise AssertionError("the I/O thread does not fall asleep")
 
     def wait_for_wait(self, due_in_millis: int) -> None:
         """Blocks until a thread waits on a condition for that long from now."""
