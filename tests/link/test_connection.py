@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -237,3 +238,31 @@ def test_close_after_an_error_of_the_socket(pair: Pair) -> None:
         connection.flush()
     connection.close()
     assert connection.fileno() == -1
+
+
+class FailingSend:
+    """As a TLS socket does, its `send` is a Python function whose frame keeps what it was given."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, data: memoryview) -> int:
+        raise ConnectionResetError(104, "Connection reset by peer", len(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_what_came_is_taken_while_the_error_of_a_send_is_handled() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(FailingSend(ours), UPGRADE)  # type: ignore[arg-type]
+    theirs.sendall(b"\x88\x02\x03\xe8")
+    connection.queue_message(b"abc")
+    try:
+        connection.flush()
+        raise AssertionError("the send did not fail")
+    except ConnectionResetError:
+        assert connection.receive() == [Close(1000, "")]
+    connection.close()
+    theirs.close()

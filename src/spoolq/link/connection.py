@@ -113,14 +113,14 @@ class Connection:
         return True
 
     def _send_out(self) -> bool:
-        view = memoryview(self._out)
-        try:
+        with memoryview(self._out) as view:
             while self._sent < len(view):
-                self._sent += self._socket.send(view[self._sent : self._sent + self._send_nbytes])
-        except self._again:  # a TLS read that OpenSSL wants first is done by `receive`
-            return False
-        finally:
-            view.release()
+                # Released at once: the traceback of a failed TLS send would keep it, and `_out` could not grow.
+                with view[self._sent : self._sent + self._send_nbytes] as piece:
+                    try:
+                        self._sent += self._socket.send(piece)
+                    except self._again:  # a TLS read that OpenSSL wants first is done by `receive`
+                        return False
         return True
 
     def receive(self) -> list[Inbound]:
