@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
+from typing import Any, Protocol
+
+from spoolq.link.poller import Poller
 
 
 class Pollable(Protocol):
     """A `spoolq.link.poller.Poller`."""
+
+    def register(self, what: Any, mask: int, /) -> None:
+        """A descriptor, or what has one, and the conditions to wait for."""
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """Waits for what was registered."""
@@ -29,6 +34,10 @@ class Clock:
     def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
         """Waits on a held condition until it is notified or the time is over; None = no limit."""
         condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)
+
+    def poller(self) -> Pollable:
+        """An empty set of descriptors for `poll`; the simulator has its own (tests/sim)."""
+        return Poller()
 
     def poll(self, poller: Pollable, timeout_millis: int | None) -> list[tuple[int, int]]:
         """Waits until a registered descriptor is ready or the time is over; None = no limit."""

@@ -19,7 +19,7 @@ from spoolq import limits, link
 from spoolq.delivery import Delivery, State, actions, events
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
-from spoolq.link.poller import POLLIN, POLLOUT, Poller
+from spoolq.link.poller import POLLIN, POLLOUT
 from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.throttle import Throttle
@@ -44,7 +44,7 @@ class IoLoop:
     called after an acknowledgement reached the store, ``on_latched`` with a terminal error,
     ``on_report`` with what the user's handlers may want to know, ``on_cap`` with a new endpoint's cap.
     ``recovered``: there were frames before this sender, so that the first connection needs the
-    dictionary too.
+    dictionary too.  ``connect`` is `link.connect`, or what stands for the network in the simulator.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class IoLoop:
         on_report: Callable[[actions.Report], None],
         on_cap: Callable[[int], None],
         recovered: bool = False,
+        connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] = link.connect,
     ) -> None:
         self.machine = machine
         self._store = store
@@ -73,6 +74,7 @@ class IoLoop:
         self._on_report = on_report
         self._on_cap = on_cap
         self._recovered = recovered
+        self._connect_to = connect
         self._wake = Wakeup()
         try:
             self._cancel = Wakeup()
@@ -150,7 +152,7 @@ class IoLoop:
     def _wait_and_look(self) -> None:
         connection = self._connection
         timeout = self._timeout_millis()
-        poll = Poller()
+        poll = self._clock.poller()
         poll.register(self._wake, POLLIN)
         if connection is not None:
             writing = POLLOUT if connection.wants_write else 0
@@ -252,7 +254,7 @@ class IoLoop:
         endpoint = self._endpoints[index]
         self.reconnect_attempts += self.machine.was_ever_connected
         try:
-            connection = link.connect(endpoint, self._options, self._cancel.fileno(), limit_millis)
+            connection = self._connect_to(endpoint, self._options, self._cancel.fileno(), limit_millis)
         except ConnectFailure as failure:
             if failure.kind is Kind.CANCELLED:
                 return
@@ -281,6 +283,7 @@ class IoLoop:
         self._on_cap(cap)
         self._tell(events.Connected(count, told))
         self._flush(connection)
+        self._drain()  # what this leads to comes before the next thing that is told
         if self._connection is connection and connection.unread:  # came with the 101: no select shows it
             self._take(connection)
 
