@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos handovers observed mutants lint build clean coverage-table
+.PHONY: demo test bench backlog torture chaos sim handovers observed mutants lint build clean coverage-table
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
 SEED ?= 1
 JOBS ?= 2
+SEEDS ?= 100000
 .DEFAULT_GOAL := test
 
 $(VENV)/.packages: requirements/dev.txt
@@ -48,6 +49,10 @@ torture: build
 # A sender process and two server processes, killed and hindered for SECONDS; every row must land, in order.
 chaos: build
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+# The I/O loop and the machine in a simulated world; a failing seed is replayed by the command it prints.
+sim: build
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
 # 200 random hand-overs of one slot between the official client and ours, a process each: two to three minutes.
 # A failure names its seed; another one: make handovers SEED=...

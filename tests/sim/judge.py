@@ -1,0 +1,511 @@
+"""What must hold.  The judge knows what was published, handed to sockets, answered and settled; nothing else.
+
+It reads along with the client: `took` is called for each thing that the client has read, in order, and
+says what that must lead to.  The client has time until it next waits or connects (`settled_down`):
+then the settled watermark must be exactly what the OKs cover, what ends a connection must have ended
+it, and what is terminal must be latched.  Anything that it does without such a cause is `Wrong`.
+
+Where the peer lies (an OK or an error about something that was never sent) there are bounds instead of
+one value: nothing beyond what was handed over whole is settled, and what follows has to be one of the
+things that behaviour.md 4.3 and 6.5 allow.
+
+| judged          | against                                                                        |
+|-----------------|--------------------------------------------------------------------------------|
+| settled         | what the OKs read so far cover, at most what was handed over whole                |
+| sent            | on each connection the frames from the first unsettled one, unchanged, within the cap |
+| symbols         | what the server of that connection has been told                               |
+| strikes, poison | behaviour.md 6.4, counted anew                                                 |
+| pauses          | `pacing`                                                                       |
+| terminal errors | each has its cause in what the client read, and each cause has its error          |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from spoolq.columns.symbols import SymbolTable
+from spoolq.errors import AuthError, ConnectError, ServerRejection, SpoolqError, StorageError
+from tests.sim import frames
+from tests.sim.pacing import Pacing, Wrong
+
+if TYPE_CHECKING:
+    from tests.sim.network import Wire
+    from tests.sim.scenario import Scenario
+
+BINARY: Final = 0x82
+_LINGER_MILLIS: Final = 50
+_CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
+_NOT_WRITABLE: Final = 0x0C
+_CATEGORIES: Final = {
+    0x03: "schema_mismatch", 0x05: "parse_error", 0x06: "internal_error", 0x08: "security_error",
+    0x09: "write_error", 0x0C: "not_writable", 0x0D: "dictionary_gap",
+}  # fmt: skip
+_DEFAULTS: Final = {
+    "schema_mismatch": "terminal", "parse_error": "terminal", "security_error": "terminal",
+    "internal_error": "retriable", "write_error": "retriable",
+}  # fmt: skip
+
+
+class Item(NamedTuple):
+    """One thing that the client reads: ok, error, close, bad, breach, ping, part, late, fin, reset."""
+
+    kind: str
+    status: int = 0
+    sequence: int = 0
+    code: int = 0
+
+
+class View:
+    """One connection as the client may see it."""
+
+    def __init__(self, wire: Wire, fsn_at_zero: int, cap_nbytes: int | None, now_millis: int) -> None:
+        self.wire = wire
+        self.fsn_at_zero = fsn_at_zero
+        self.cap_nbytes = cap_nbytes
+        self.since_millis = now_millis
+        self.catch_up = 0  # messages of the dictionary that go ahead
+        self.catch_up_handed = 0
+        self.handed_fsn = fsn_at_zero - 1
+        self.handed_nbytes = 0
+        self.ok_fsn = fsn_at_zero - 1  # what OKs cover, not clamped
+        self.bound = False  # the machine has been told of it
+        self.progressed = False
+        self.vague = False  # the peer lies
+        self.ended = ""  # by what it has ended for certain
+        self.maybe_ended = ""
+        self.must_latch = ""
+        self.may_latch: set[str] = set()
+        self.least_millis: int | None = None  # the pause that this end is worth
+
+
+class Judge:
+    """See the module's text.  Call `start` before the first step, `another_sender` when one follows."""
+
+    def __init__(self, scenario: Scenario, symbols: SymbolTable, counts: Counter[str]) -> None:
+        self._scenario = scenario
+        self._symbols = symbols
+        self.counts = counts
+        self.trace: list[str] | None = None
+        self.payloads: list[bytes] = []
+        self.commits: list[int] = []
+        self.lied = False
+        self.acked = -1
+        self._low = -1  # what must be settled when the client has looked at everything it has read
+        self.view: View | None = None
+        self.stopping = False
+        self.last_work_millis = 0
+        self.work = 0  # bytes moved, frames published: what a poll may come back for
+
+    def start(self, now: Callable[[], int], store: Any) -> None:
+        """Where time and the log are read."""
+        self._now, self._store = now, store
+        self.another_sender()
+
+    def another_sender(self) -> None:
+        """It knows nothing of the one before but the log."""
+        now = self._now()
+        self.pacing = Pacing(self._scenario, now)
+        self.error: SpoolqError | None = None
+        self.ever_connected = False
+        self.stopping = False
+        self._begun_millis = now
+        self._outage_millis = now
+        self._strikes = [0, 0]  # certain, possible
+        self._struck_millis = [0, 0]  # when the first of them was
+        self._not_writables = 0  # in a row, without progress
+        self._refusal = ""
+        self._refused: set[int] = set()
+        self._too_small: dict[int, int] = {}
+
+    def say(self, text: str) -> None:
+        """A line of the trace."""
+        if self.trace is not None:
+            self.trace.append(f"{self._now():>7} {text}")
+
+    def worked(self) -> None:
+        """Something moved: a poll may come back for it, and the loop may linger."""
+        self.last_work_millis = self._now()
+        self.work += 1
+
+    # -- the producer ----------------------------------------------------------------------------
+    def published(self, fsn: int, payload: bytes) -> None:
+        """`publish` returned."""
+        if fsn != len(self.payloads):
+            raise Wrong(f"published as FSN {fsn}, the next one is {len(self.payloads)}")
+        self.payloads.append(payload)
+        self.commits.append(0)
+        self.worked()
+        if self.trace is not None:
+            self.say(f"published FSN {fsn}, {len(payload)} bytes")
+
+    # -- connecting ------------------------------------------------------------------------------
+    def connects(self, endpoint: int) -> None:
+        """The loop asks for a connection."""
+        self.say(f"connects to {endpoint}")
+        self.settled_down("connects")
+        if self.view is not None:
+            raise Wrong("a connect while there is a connection")
+        if self.error is not None:
+            raise Wrong("a connect after a terminal error")
+        cut = self._scenario.outage_budget_millis or self._scenario.begin_budget_millis is not None
+        self.pacing.connects(endpoint, self._now(), not cut)
+
+    def refused(self, endpoint: int, kind: str, retry_after_millis: int | None) -> None:
+        """The connect failed."""
+        self.counts[f"refusal: {kind}"] += 1
+        self.say(f"refused: {kind}" + (f", Retry-After {retry_after_millis} ms" if retry_after_millis else ""))
+        self._refusal = kind
+        self._refused.add(endpoint)
+        self.pacing.refused(self._now(), retry_after_millis or 0)
+
+    def connected(self, wire: Wire, cap_nbytes: int | None) -> None:
+        """The network gave a connection."""
+        self.view = View(wire, self.acked + 1, cap_nbytes, self._now())
+        self.last_work_millis = self._now()
+        self.counts["connects"] += 1
+        self.say(f"connected to {wire.endpoint}, cap {cap_nbytes}, FSN {self.acked + 1} is the first")
+
+    def catch_up(self, count: int) -> None:
+        """So many dictionary messages go ahead on the connection that begins."""
+        if self.view is not None:
+            self.view.catch_up = count
+        self.counts["catch-ups"] += count > 0
+        self.counts["catch-up messages"] += count
+
+    def bound(self) -> None:
+        """The machine is told of the connection."""
+        if self.view is not None:
+            self.view.bound = True
+        self.ever_connected = True
+        self._refusal = ""
+
+    # -- what the client sends -------------------------------------------------------------------
+    def handed(self, wire: Wire, nbytes: int, messages: list[tuple[int, int, bytes]]) -> None:
+        """The socket took bytes; these messages are whole now."""
+        view = self._view_of(wire, "sends")
+        view.handed_nbytes += nbytes
+        self.worked()
+        for _, first, payload in messages:
+            if first != BINARY:
+                continue
+            if self.error is not None:
+                raise Wrong("a message is sent after a terminal error")
+            if frames.is_data(payload):
+                self._handed_frame(view, payload)
+            else:
+                view.catch_up_handed += 1
+                if view.catch_up_handed > view.catch_up:
+                    raise Wrong("a dictionary message that was not asked for")
+
+    def _handed_frame(self, view: View, payload: bytes) -> None:
+        fsn = view.handed_fsn + 1
+        if view.catch_up_handed != view.catch_up:
+            raise Wrong("a frame ahead of the dictionary")
+        if fsn >= len(self.payloads):
+            raise Wrong(f"something is sent behind FSN {fsn - 1}, the last one published")
+        if payload != self.payloads[fsn]:
+            raise Wrong(f"FSN {frames.trailer(payload)[0]} is sent where FSN {fsn} is due")
+        if view.cap_nbytes is not None and len(payload) > view.cap_nbytes:
+            raise Wrong(f"FSN {fsn} has {len(payload)} bytes, the cap is {view.cap_nbytes}")
+        view.handed_fsn = fsn
+        self.counts["frames sent"] += 1
+        self.counts["frames sent again"] += self.commits[fsn] > 0
+        if self.trace is not None:
+            self.say(f"  -> FSN {fsn}")
+
+    def broke(self, wire: Wire) -> None:
+        """A send failed."""
+        view = self._view_of(wire, "sends")
+        if not view.ended:
+            view.ended = "a send that failed"
+
+    # -- what the server gets --------------------------------------------------------------------
+    def read(self, payload: bytes, known: int, cap_nbytes: int | None) -> int:
+        """The server reads a message; it knew so many symbols of the connection.  How many it knows then."""
+        first, count, offset = frames.section(payload)
+        end = first + count
+        if first > known:
+            raise Wrong(f"a dictionary gap: {known} symbols are known, the message begins at {first}")
+        if end > len(self._symbols):
+            raise Wrong(f"symbols up to {end} are sent, there are {len(self._symbols)}")
+        entries = self._symbols.entries(first, end)
+        if payload[offset : offset + len(entries)] != entries:
+            raise Wrong(f"symbols {first} to {end} are not what they were")
+        known = max(known, end)
+        if cap_nbytes is not None and len(payload) > cap_nbytes:
+            raise Wrong(f"a message of {len(payload)} bytes, the cap is {cap_nbytes}")
+        if frames.is_data(payload):
+            fsn, needs = frames.trailer(payload)
+            if needs > known:
+                raise Wrong(f"FSN {fsn} uses symbol {needs - 1}, the connection knows {known}")
+        elif offset + len(entries) != len(payload):
+            raise Wrong("a dictionary message with something behind its entries")
+        return known
+
+    def committed(self, payload: bytes) -> None:
+        """A server has it for good."""
+        if frames.is_data(payload):
+            self.commits[frames.trailer(payload)[0]] += 1
+
+    def storage_breaks(self) -> None:
+        """The log cannot be read: the end, and no reason to connect again."""
+        self.say("the log cannot be read")
+        if self.view is not None:
+            self._latches(self.view, "storage_error")
+            self.view.must_latch = "storage_error"
+
+    # -- what the client reads -------------------------------------------------------------------
+    def lies(self, wire: Wire) -> None:
+        """The server of this connection says something that is not so."""
+        self.lied = True
+        if self.view is not None and self.view.wire is wire:
+            self.view.vague = True
+
+    def took(self, wire: Wire, item: Item) -> None:
+        """The client has read it."""
+        view = self._view_of(wire, "reads")
+        kind = item.kind
+        self.worked()
+        if self.trace is not None:
+            self.say(f"  <- {kind}" + "".join(f" {value}" for value in item[1:] if value))
+        if view.ended:
+            return
+        if kind == "ok":
+            self._took_ok(view, item.sequence)
+        elif kind == "error":
+            self._took_error(view, item)
+        elif kind == "bad":
+            self._ends(view, "garbage", strike=True)
+        elif kind == "close":
+            self.counts[f"close: {item.code or 'no code'}"] += 1
+            self._ends(view, f"close {item.code}", strike=item.code not in (1000, 1001))
+        elif kind == "breach":
+            self.counts["breaches"] += 1
+            self._latches(view, "protocol_violation")
+        elif kind in ("fin", "reset"):
+            self.counts[f"loss: {kind}"] += 1
+            self._ends(view, kind, strike=False)
+
+    def _took_ok(self, view: View, sequence: int) -> None:
+        fsn = view.fsn_at_zero + sequence - view.catch_up
+        view.ok_fsn = max(view.ok_fsn, fsn)
+        if view.vague:
+            return
+        if fsn > view.handed_fsn:
+            raise AssertionError(f"the simulated server answers for FSN {fsn}, which it cannot have")
+        if fsn > self._low:
+            self._low = fsn
+            view.progressed = True
+            self._progressed()
+
+    def _progressed(self) -> None:
+        self._strikes = [0, 0]
+        self._not_writables = 0
+        self._too_small.clear()
+        self.pacing.progressed(self._now())
+
+    def _took_error(self, view: View, item: Item) -> None:
+        category = _CATEGORIES.get(item.status, "unknown")
+        policy = _DEFAULTS.get(category, "retriable")
+        if category in _DEFAULTS:
+            policy = self._scenario.policies.get(category, policy)
+        self.counts[f"rejection: {item.status:02x} {policy}"] += 1
+        fsn = view.fsn_at_zero + item.sequence - view.catch_up
+        if view.vague:
+            view.may_latch.add("protocol_violation")  # it may seem to skip frames
+            if policy == "terminal":
+                view.may_latch.add(category)
+        elif self._low + 1 < fsn <= view.handed_fsn:
+            self._latches(view, "protocol_violation")
+            return
+        elif policy == "terminal":
+            self._latches(view, category)
+            return
+        if item.status == _NOT_WRITABLE:
+            self._not_writable(view)
+        else:
+            self._ends(view, f"error {item.status:02x}", strike=True)
+
+    def _not_writable(self, view: View) -> None:
+        self._not_writables += 1
+        self._ends(view, "error 0c", strike=False)
+        if self._not_writables == 1 or view.vague:
+            self.pacing.free()
+            view.least_millis = 0
+        else:
+            view.least_millis = self.pacing.base_millis(self._not_writables - 1)
+
+    def _ends(self, view: View, why: str, *, strike: bool) -> None:
+        """The connection is over; whether it also counts against the frame at the head."""
+        if view.vague:
+            view.maybe_ended = why
+        else:
+            view.ended = why
+        if not strike:
+            return
+        now, scenario = self._now(), self._scenario
+        certain = not view.vague and view.handed_nbytes > 0 and self._low + 1 < len(self.payloads)
+        for which in (0, 1) if certain else (1,):
+            if not self._strikes[which]:
+                self._struck_millis[which] = now
+            self._strikes[which] += 1
+            enough = self._strikes[which] >= scenario.max_frame_rejections
+            if enough and now - self._struck_millis[which] >= scenario.poison_window_millis:
+                view.may_latch.add("protocol_violation")
+                if which == 0:
+                    view.must_latch = "protocol_violation"
+        if certain:
+            self.counts["strikes"] += 1
+            view.least_millis = self.pacing.base_millis(self._strikes[0])
+
+    def _latches(self, view: View, category: str) -> None:
+        """It is the end of the sender."""
+        view.may_latch.add(category)
+        if view.vague:
+            view.maybe_ended = category
+        else:
+            view.ended = view.must_latch = category
+
+    # -- what the client does about it -----------------------------------------------------------
+    def settles(self, fsn: int) -> None:
+        """`acknowledge` is called."""
+        view = self.view
+        self.say(f"settles FSN {fsn}")
+        if view is None:
+            raise Wrong(f"FSN {fsn} is settled without a connection")
+        if self.error is not None:
+            raise Wrong(f"FSN {fsn} is settled after a terminal error")
+        if fsn > view.handed_fsn:
+            raise Wrong(f"FSN {fsn} is settled, the last one handed over is FSN {view.handed_fsn}")
+        if fsn > view.ok_fsn:
+            raise Wrong(f"FSN {fsn} is settled, the server said OK up to FSN {view.ok_fsn}")
+        if fsn <= self.acked:
+            raise Wrong(f"FSN {fsn} is settled again")
+        if not self.lied and not all(self.commits[self.acked + 1 : fsn + 1]):
+            raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, no server has all of them")
+        self.acked = fsn
+        if view.vague:  # when it was read is not known
+            view.progressed = True
+            self._low = max(self._low, fsn)
+            self._strikes[0] = self._not_writables = 0
+            self._too_small.clear()
+            self.pacing.progressed(self._now())
+
+    def latches(self, error: SpoolqError) -> None:
+        """A terminal error."""
+        self.say(f"latches {type(error).__name__}: {error}")
+        if self.error is not None:
+            raise Wrong("a second terminal error")
+        self.error = error
+        match error:
+            case AuthError():
+                kind, right = "auth", self._refusal.startswith("auth")
+            case ConnectError(tag=None):
+                once = self._scenario.begin_budget_millis == 0 and not self.ever_connected
+                kind, right = "one round", once and len(self._refused) == self._scenario.endpoints
+            case ConnectError():
+                kind, right = str(error.tag), self._budget_left() <= 0
+            case ServerRejection(category="frame_too_large"):
+                kind, right = error.category, self._all_too_small()
+            case ServerRejection():
+                kind, right = error.category, self.view is not None and error.category in self.view.may_latch
+            case StorageError():
+                kind, right = "storage", self.view is not None and self.view.must_latch == "storage_error"
+            case _:
+                kind, right = type(error).__name__, False
+        self.counts[f"terminal: {kind}"] += 1
+        if not right:
+            raise Wrong(f"a terminal error without its cause: {error}")
+
+    def closed(self, wire: Wire) -> None:
+        """The client closes its end."""
+        view = self._view_of(wire, "closes")
+        now = self._now()
+        why = view.ended or view.maybe_ended
+        if not why and self._has_too_small(view):
+            why = "a cap that is too small"
+            self.counts["caps too small"] += 1
+            self._too_small.setdefault(wire.endpoint, now)
+        self.say(f"closes {wire.endpoint}: {why or ('stopped' if self.stopping else 'no reason')}")
+        if not (why or self.stopping or self.error is not None):
+            raise Wrong("a connection is closed that nothing is wrong with")
+        self._settled_right(view)
+        self.view = None
+        self._outage_millis = now
+        self._low = self.acked
+        if not view.bound:  # its dictionary does not fit: that is a refusal
+            self._refused.add(wire.endpoint)
+            self.pacing.refused(now, 0)
+            return
+        owed = self.acked + 1 < len(self.payloads)
+        if not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis:
+            self.pacing.progressed(now)
+        least = view.least_millis
+        if least is None:
+            least = 0 if view.progressed or view.vague or not owed else self.pacing.base_millis(1)
+        self.pacing.ended(now, why, least)
+
+    def waits(self, timeout_millis: int | None) -> None:
+        """The loop is about to wait."""
+        self.settled_down("waits")
+        if self.error is not None:
+            raise Wrong("it waits after a terminal error")
+        now, slack = self._now(), self._scenario.oversleep_millis + 10
+        if self.view is None:
+            if self._budget_left() < -slack:
+                raise Wrong("it waits for a connection beyond its budget")
+        elif timeout_millis == 1 and now - self.last_work_millis > _LINGER_MILLIS + slack:
+            raise Wrong(f"it polls {now - self.last_work_millis} ms after the last work")
+
+    def settled_down(self, where: str) -> None:
+        """Everything that was read has been looked at."""
+        if self.error is None and self._refusal.startswith("auth"):
+            raise Wrong(f"it {where} after its credentials were refused")
+        view = self.view
+        if view is None:
+            return
+        if view.must_latch and self.error is None:
+            raise Wrong(f"it {where} and has not latched {view.must_latch}")
+        if view.ended:
+            raise Wrong(f"it {where} and keeps a connection that was ended by {view.ended}")
+        self._settled_right(view)
+
+    def _settled_right(self, view: View) -> None:
+        if self.acked < self._low and not view.vague:
+            raise Wrong(f"settled is FSN {self.acked}, the OKs cover FSN {self._low}")
+
+    # -- helpers ---------------------------------------------------------------------------------
+    def _view_of(self, wire: Wire, what: str) -> View:
+        if self.view is None or self.view.wire is not wire:
+            raise Wrong(f"it {what} on a connection that is not the present one")
+        return self.view
+
+    def _budget_left(self) -> int:
+        """Milliseconds; a large number without a budget."""
+        scenario = self._scenario
+        if not self.ever_connected:
+            budget, since = scenario.begin_budget_millis or 0, self._begun_millis
+        else:
+            budget, since = scenario.outage_budget_millis, self._outage_millis
+        return since + budget - self._now() if budget else 1 << 40
+
+    def _has_too_small(self, view: View) -> bool:
+        """Whether the head, or a symbol, is above the cap."""
+        cap, head = view.cap_nbytes, self.acked + 1
+        if cap is None:
+            return False
+        if head < len(self.payloads) and len(self.payloads[head]) > cap:
+            return True
+        symbols = self._symbols
+        most = max((symbols.entries_nbytes(one, one + 1) for one in range(len(symbols))), default=0)
+        return most > cap - _CATCH_UP_HEAD_NBYTES
+
+    def _all_too_small(self) -> bool:
+        now = self._now()
+        if self.view is not None and self._has_too_small(self.view):
+            self._too_small.setdefault(self.view.wire.endpoint, now)
+        if len(self._too_small) < self._scenario.endpoints:
+            return False
+        return now - max(self._too_small.values()) >= self._scenario.cap_gap_window_millis

@@ -1,0 +1,134 @@
+"""The thread that publishes, in steps between which the I/O loop may do anything.
+
+prepare (symbols, the frame's bytes, room) -> announce the symbols -> publish -> wake the loop if it sleeps
+
+That is the order of `runtime.publisher`.  `burst` is an event of the scheduler; `come_between`
+is called in the middle of the loop's steps, when these read the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from spoolq.columns.symbols import SymbolTable
+from spoolq.spool import MemoryStore
+from tests.sim import frames
+from tests.sim.judge import Judge
+
+if TYPE_CHECKING:
+    from tests.sim.scenario import Scenario
+    from tests.sim.scheduler import Scheduler
+
+_RETRY_MILLIS = 15
+
+
+class Producer:
+    """See the module's text.  ``loop`` gives the loop of the sender that is open."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        scheduler: Scheduler,
+        symbols: SymbolTable,
+        store: MemoryStore,
+        judge: Judge,
+        loop: Callable[[], Any],
+    ) -> None:
+        self._scenario = scenario
+        self._random = scenario.rng.random
+        self._scheduler = scheduler
+        self._symbols = symbols
+        self._store = store
+        self._judge = judge
+        self._loop = loop
+        self._left = scenario.frames
+        self._payload: bytes | None = None
+        self._before = 0
+        self._room: Any = None
+        self._stepping = False
+        self._next: Callable[[], bool] = self._prepare
+
+    @property
+    def done(self) -> bool:
+        """Everything is published and told."""
+        return not self._left and self._next == self._prepare
+
+    def burst(self) -> None:
+        """Some frames, one after the other, then a pause."""
+        scenario = self._scenario
+        for _ in range(4 * (1 + int(self._random() * scenario.burst))):
+            if self.done:
+                return
+            if not self.step():
+                self._scheduler.at(self._scheduler.now_millis + _RETRY_MILLIS, self.burst)
+                return
+            if self._random() < scenario.preempt * 0.1:
+                self._scheduler.at(self._scheduler.now_millis + int(self._random() * 4), self.burst)
+                return
+        self._scheduler.at(self._scheduler.now_millis + scenario.between(0, scenario.pause_millis), self.burst)
+
+    def come_between(self) -> None:
+        """A step in the middle of one of the loop's; the frame that it begins is finished soon."""
+        if self.step() and self._next != self._prepare:
+            self._scheduler.at(self._scheduler.now_millis + int(self._random() * 4), self._finish)
+
+    def _finish(self) -> None:
+        while self._next != self._prepare and self.step():
+            pass
+
+    def step(self) -> bool:
+        """One step; False when there is no room, or in the middle of another one."""
+        if self._stepping or self.done:
+            return False
+        self._stepping = True
+        try:
+            return self._next()
+        finally:
+            self._stepping = False
+
+    def _prepare(self) -> bool:
+        if self._payload is None:
+            self._payload = self._build()
+        self._room = self._store.reserve(len(self._payload))
+        if self._room is None:
+            if self._random() < 0.3:
+                self._store.keep(self._scheduler.now_millis)
+            return False
+        self._room.view[:] = self._payload
+        self._next = self._announce
+        return True
+
+    def _build(self) -> bytes:
+        scenario, symbols = self._scenario, self._symbols
+        self._before = first = symbols.published_count
+        for _ in range(min(3, int(self._random() * scenario.symbols * 1.5))):
+            symbols.intern(f"{len(symbols)}-".ljust(1 + int(self._random() * scenario.symbol_nbytes), "s"))
+        known = len(symbols)
+        needs = known if known > first else int(self._random() * (known + 1))
+        filler = 1 + int(self._random() * scenario.frame_nbytes)
+        return frames.build(symbols, first, self._store.published_fsn + 1, needs, filler)
+
+    def _announce(self) -> bool:
+        if self._random() < 0.01:  # the publish fails: nothing has happened, it is tried again
+            self._store.abandon(self._room)
+            self._next = self._prepare
+            return True
+        self._symbols.published_count = len(self._symbols)
+        self._next = self._publish
+        return True
+
+    def _publish(self) -> bool:
+        payload, self._payload = self._payload, None
+        assert payload is not None
+        self._judge.published(self._store.publish(self._room), payload)
+        self._left -= 1
+        self._next = self._tell
+        return True
+
+    def _tell(self) -> bool:
+        loop = self._loop()
+        if loop is not None and loop.asleep:
+            loop.wake()
+        self._next = self._prepare
+        return True

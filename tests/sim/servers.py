@@ -1,0 +1,265 @@
+"""What a server does on one connection, decided by its `Plan`, and how strictly it reads.
+
+A server numbers the messages of a connection from 0, refused ones too, checks cap and dictionary, and
+commits.  Answers are cumulative.  After an error it is latched (no answer, no effect) or, as older
+ones, goes on.  The reading is the judge's: a message that a correct client cannot send is `Wrong`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from spoolq.qwp import responses
+from tests.sim.judge import Item, Judge, Wrong
+from tests.sim.network import BINARY, Wire
+from tests.sim.scenario import BREACHES, GARBAGE, Scenario
+
+if TYPE_CHECKING:
+    from tests.sim.scheduler import Scheduler
+
+_NEVER: Final = 1 << 30
+_PONG: Final = 0x8A
+
+
+def frame(payload: bytes, first: int = BINARY) -> bytes:
+    """A server's frame: not masked, shortest form."""
+    if len(payload) < 126:
+        return bytes((first, len(payload))) + payload
+    return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
+
+
+@dataclass
+class Plan:
+    """How one connection goes.  ``end`` happens when message ``end_at`` has come; "none" never."""
+
+    end: str = "none"
+    end_at: int = _NEVER
+    status: int = 0
+    code: int = 0
+    latched: bool = True
+    answers_before_end: bool = True
+    skips: bool = False  # the error comes without the OK of what is before it
+    beyond: bool = False  # the error names a message that was never sent
+    ack_each: int = 1
+    ack_delay_millis: int = 0
+    doubles: bool = False
+    lies_at: int = _NEVER  # an OK beyond what came
+    cap_nbytes: int | None = None
+    good: bool = True
+
+    @classmethod
+    def drawn(cls, scenario: Scenario, healed: bool) -> Plan:
+        """A good one, with its habits, or one that ends badly."""
+        chance = scenario.rng.random
+        plan = cls()
+        if chance() < 0.5:
+            plan.ack_each = 1 + int(chance() * 8)
+            plan.ack_delay_millis = int(chance() * (400 if scenario.slow_answers else 15))
+        plan.doubles = chance() < 0.1
+        if healed:
+            return plan
+        plan.good = False
+        plan.end = str(scenario.pick(scenario.ends))
+        if plan.end != "none":
+            plan.end_at = int(chance() * scenario.frames_before_end)
+        if plan.end == "error":
+            plan.status = int(scenario.pick(scenario.errors))  # type: ignore[call-overload]
+            plan.latched = scenario.latched
+            plan.skips = chance() < scenario.skipping
+            plan.beyond = chance() < scenario.lying
+        elif plan.end == "close":
+            plan.code = int(scenario.pick(scenario.close_codes))  # type: ignore[call-overload]
+        plan.answers_before_end = chance() < 0.6
+        if chance() < scenario.lying:
+            plan.lies_at = int(chance() * 6)
+        if scenario.caps and chance() < 0.7:
+            plan.cap_nbytes = scenario.between(40, 800)
+        return plan
+
+
+class Session:
+    """The server's side of one connection."""
+
+    def __init__(self, scheduler: Scheduler, judge: Judge, scenario: Scenario, wire: Wire, plan: Plan) -> None:
+        self._scheduler = scheduler
+        self._judge = judge
+        self._scenario = scenario
+        self._wire = wire
+        self.plan = plan
+        self._count = 0
+        self._answered = 0
+        self._committed = 0  # messages that an OK may cover
+        self._latched = False
+        self._timer = False
+        self._known = 0  # symbols
+        self._pings = 0
+        self._ended = False
+
+    # -- what comes ------------------------------------------------------------------------------
+    def took(self, first: int, payload: bytes) -> None:
+        """A whole message."""
+        if first != BINARY:
+            if first == _PONG:
+                self._judge.counts["pongs"] += 1
+            return
+        self._known = self._judge.read(payload, self._known, self.plan.cap_nbytes)
+        sequence = self._count
+        self._count += 1
+        if self._latched or self._ended:
+            return
+        plan = self.plan
+        if sequence >= plan.end_at:
+            self._end(sequence, payload)
+            return
+        self._judge.committed(payload)
+        self._committed = self._count
+        if sequence >= plan.lies_at:
+            plan.lies_at = _NEVER
+            self._judge.lies(self._wire)
+            self._ok(sequence + 1 + int(self._scenario.rng.random() * 5))
+        elif plan.ack_each == 1 and not plan.ack_delay_millis:
+            self._answer()
+        elif not self._timer:
+            self._timer = True
+            self._scheduler.at(self._scheduler.now_millis + plan.ack_delay_millis, self._answer_later)
+        elif self._committed - self._answered >= plan.ack_each and not plan.ack_delay_millis:
+            self._answer()
+
+    def took_part(self) -> None:
+        """A part of the next message."""
+        if self.plan.end == "mid" and not self._ended and self._count >= self.plan.end_at:
+            self._ended = True
+            self._wire.break_off()
+
+    def ping(self) -> None:
+        """A PING that has to be answered with the same payload."""
+        self._pings += 1
+        self._wire.respond(frame(struct.pack("<I", self._pings), 0x89), Item("ping"))
+
+    # -- answers ---------------------------------------------------------------------------------
+    def _answer_later(self) -> None:
+        self._timer = False
+        if not self._ended:
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._committed > self._answered:
+            self._ok(self._committed - 1)
+            if self.plan.doubles:
+                self._ok(max(0, self._committed - 1 - int(self._scenario.rng.random() * 3)))
+            self._answered = self._committed
+
+    def _ok(self, sequence: int) -> None:
+        tables = (("trades", sequence + 1),) if self._scenario.rng.random() < 0.3 else ()
+        data = responses.build(responses.Ok(sequence, tables))
+        item = Item("ok", sequence=sequence)
+        rng = self._scenario.rng
+        if rng.random() < 0.02:  # fragments are put together
+            cut = 1 + int(rng.random() * (len(data) - 1))
+            self._wire.respond(frame(data[:cut], 0x02) + frame(data[cut:], 0x80), item)
+            return
+        piece = 1 + int(rng.random() * len(data)) if rng.random() < self._scenario.pieces else 0
+        self._wire.respond(frame(data), item, piece=piece)
+
+    # -- how it ends -----------------------------------------------------------------------------
+    def _end(self, sequence: int, payload: bytes) -> None:
+        plan, wire, rng = self.plan, self._wire, self._scenario.rng
+        if plan.answers_before_end and not plan.skips:
+            self._answer()
+        elif plan.end not in ("error",) and rng.random() < 0.5:  # committed, and the OK never comes
+            self._judge.committed(payload)
+        if plan.end == "error":
+            self._refuse(sequence)
+            return
+        self._ended = True
+        if plan.end == "fin":
+            wire.finish()
+        elif plan.end in ("reset", "mid"):
+            wire.break_off()
+        elif plan.end == "half":
+            data = frame(responses.build(responses.Ok(sequence)))
+            wire.respond(data[: 1 + int(rng.random() * (len(data) - 1))], Item("part"))
+            wire.finish()
+        elif plan.end == "close":
+            self._close(plan.code)
+        elif plan.end == "garbage":
+            self._garbage(rng.choice(GARBAGE))
+        elif plan.end == "breach":
+            self._breach(rng.choice(BREACHES))
+        elif plan.end == "stall":
+            wire.reading = False
+        # "silent": it goes on reading and never answers again
+
+    def _refuse(self, sequence: int) -> None:
+        plan, wire, rng = self.plan, self._wire, self._scenario.rng
+        if not plan.skips:
+            self._answer()
+        if plan.beyond:
+            sequence += 1 + int(rng.random() * 40)
+            self._judge.lies(wire)
+        data = frame(responses.build(responses.ErrorFrame(plan.status, sequence, "no")))
+        wire.respond(data, Item("error", status=plan.status, sequence=sequence))
+        if plan.latched:
+            self._latched = True
+        else:  # an older server goes on, and its OKs number past the refused message
+            plan.end_at = _NEVER
+            self._answered = self._committed = self._count
+
+    def _close(self, code: int) -> None:
+        wire, rng = self._wire, self._scenario.rng
+        payload = code.to_bytes(2, "big") + b"bye" if code else b""
+        wire.respond(frame(payload, 0x88), Item("close", code=code))
+        if rng.random() < 0.3:  # nothing behind a CLOSE counts
+            wire.respond(frame(responses.build(responses.Ok(self._count + 3))), Item("late"))
+        if rng.random() < 0.8:
+            wire.finish()
+
+    def _garbage(self, kind: str) -> None:
+        ok = responses.build(responses.Ok(0))
+        data = {
+            "empty": b"",
+            "short": b"\xff",
+            "trailing": ok + b"\0",
+            "negative": struct.pack("<BqH", 0, -1, 0),
+            "long text": struct.pack("<BqH", 9, 0, 1_025) + b"x" * 1_025,
+            "negative error": struct.pack("<BqH", 9, -1, 0),
+            "bad table": struct.pack("<BqHH", 0, 0, 1, 0),
+        }[kind]
+        self._wire.respond(frame(data), Item("bad"))
+
+    def _breach(self, kind: str) -> None:
+        data = {
+            "text": frame(b"hello", 0x81),
+            "masked": b"\x82\x81\0\0\0\0x",
+            "rsv": frame(b"x", 0xC2),
+            "long form": b"\x82\x7e\0\x01x",
+            "close 1005": frame(b"\x03\xed", 0x88),
+            "close of 1 byte": frame(b"\x03", 0x88),
+            "continuation": frame(b"x", 0x80),
+        }[kind]
+        self._wire.respond(data, Item("breach"))
+
+
+def early(scenario: Scenario, judge: Judge, wire: Wire) -> bytes:
+    """What a server sends in one piece with its 101, before anything was sent to it."""
+    rng = scenario.rng
+    kind = rng.choice(("ok", "error", "close", "bad", "ping"))
+    if kind == "ok":
+        judge.lies(wire)
+        return wire.beforehand(frame(responses.build(responses.Ok(0))), Item("ok", sequence=0))
+    if kind == "error":
+        judge.lies(wire)
+        status = int(scenario.pick(scenario.errors))  # type: ignore[call-overload]
+        return wire.beforehand(
+            frame(responses.build(responses.ErrorFrame(status, 0, "early"))), Item("error", status=status, sequence=0)
+        )
+    if kind == "close":
+        return wire.beforehand(frame(b"\x03\xe9", 0x88), Item("close", code=1001))
+    if kind == "bad":
+        return wire.beforehand(frame(b"\xff"), Item("bad"))
+    return wire.beforehand(frame(b"hi", 0x89), Item("ping"))
+
+
+__all__ = ["Plan", "Session", "Wrong", "early", "frame"]
