@@ -57,12 +57,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "max_frame_rejections": {"1": 1, "10": 10},
     "poison_min_escalation_window_millis": {"0": 0, "10": 10},
     "error_inbox_capacity": {"16": 16, "1048576": 1_048_576},
+    "connection_listener_inbox_capacity": {"1": 1, "1048576": 1_048_576},
+    "dead_letter_max_bytes": {"1": 1, "1g": 1 << 30},
     "on_server_error": {word: word for word in ("auto", "terminal", "retriable", "retriable_other")},
     "gorilla": {"on": True, "off": False},
     **{
         f"on_{category}_error": {
             **{word: word for word in ("terminal", "retriable", "retriable_other")},
             "halt": "terminal",
+            "drop": "drop",
         }
         for category in ("schema", "parse", "internal", "security", "write")
     },
@@ -100,12 +103,11 @@ BAD: dict[str, tuple[str, ...]] = {
     "max_frame_rejections": ("0", "-1", *_NOT_COUNT),
     "poison_min_escalation_window_millis": ("-1", *_NOT_MILLIS),
     "error_inbox_capacity": ("0", "15", "1048577", "x"),
+    "connection_listener_inbox_capacity": ("0", "1048577", "x"),
+    "dead_letter_max_bytes": ("0", "-1", "1.5m", "x"),
     "on_server_error": ("halt", "drop", "ignore"),
     "gorilla": ("1", "yes"),
-    **{
-        f"on_{category}_error": ("auto", "drop", "ignore")
-        for category in ("schema", "parse", "internal", "security", "write")
-    },
+    **{f"on_{category}_error": ("auto", "ignore") for category in ("schema", "parse", "internal", "security", "write")},
     "qwp_ws_progress": ("manual", "x"),
     "transaction": ("on", "true", "x"),
     "protocol_version": ("1", "2", "x"),
@@ -117,6 +119,7 @@ BESIDE = {
     "username": {"password": "p"},
     "password": {"username": "u"},
     "tls_roots_password": {"tls_roots": ROOTS},
+    **{f"on_{category}_error": {"sf_dir": "/x"} for category in ("schema", "parse", "internal", "security", "write")},
 }
 
 
@@ -211,6 +214,8 @@ def test_defaults_cfg_05() -> None:
         max_frame_rejections=4,
         poison_min_escalation_window_millis=5_000,
         error_inbox_capacity=256,
+        connection_listener_inbox_capacity=64,
+        dead_letter_max_bytes=256 << 20,
         on_server_error="auto",
         on_schema_error=None,
         on_parse_error=None,
@@ -451,6 +456,15 @@ def test_a_fast_close_differs_from_not_set_cfg_08(timeout: int) -> None:
     unset = parse("ws::addr=h;")
     assert unset.close_flush_timeout_millis == 5_000
     assert "close_flush_timeout_millis" not in unset.explicit
+
+
+@pytest.mark.parametrize("category", ["schema", "parse", "internal", "security", "write"])
+def test_drop_needs_a_place_for_dead_letters(category: str) -> None:
+    """ours.md 27: an explicit choice, and never without the store."""
+    with pytest.raises(ConfigError, match=f"on_{category}_error=drop needs sf_dir") as caught:
+        parse(f"ws::addr=h;on_{category}_error=drop;")
+    assert caught.value.key == f"on_{category}_error"
+    assert "drop" in parse(f"ws::addr=h;on_{category}_error=drop;sf_dir=/nowhere;").policies.values()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from spoolq.errors import (
     FrameTooLarge,
     InputError,
     InvalidNameError,
+    NothingToSkipError,
     ReentryError,
     RoleMismatchError,
     ServerRejection,
@@ -66,6 +67,7 @@ __all__ = [
     "SlotRefusedError",
     "SlotUnreplayableError",
     "ClosedError",
+    "NothingToSkipError",
     "ReentryError",
     "ForkedError",
 ]

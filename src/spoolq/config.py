@@ -70,6 +70,8 @@ class SenderConfig:
     max_frame_rejections: int
     poison_min_escalation_window_millis: int
     error_inbox_capacity: int
+    connection_listener_inbox_capacity: int
+    dead_letter_max_bytes: int
     on_server_error: str
     on_schema_error: str | None
     on_parse_error: str | None
@@ -233,6 +235,7 @@ def _complete(scheme: Literal["ws", "wss"], values: dict[Key, Any]) -> SenderCon
         for name in ("auto_flush_rows", "auto_flush_interval", "auto_flush_bytes"):
             if name not in explicit:
                 fields[str(_BY_NAME[name].field)] = 0
+    _check_drop(fields)
     _settle_sizes(fields, explicit)
     _promote(fields, explicit)
     return SenderConfig(scheme=scheme, explicit=explicit, **fields)
@@ -269,6 +272,14 @@ def _check_tls(scheme: str, verify: bool, explicit: frozenset[str]) -> None:
         raise ConfigError("tls_roots and tls_ca exclude each other: each names all the roots there are", key="tls_ca")
     if "tls_roots_password" in explicit and "tls_roots" not in explicit:
         raise ConfigError("tls_roots_password needs tls_roots beside it", key="tls_roots")
+
+
+def _check_drop(fields: dict[str, Any]) -> None:
+    for key in KEYS:
+        if key.field is not None and fields[key.field] == "drop" and fields["sf_dir"] is None:
+            raise ConfigError(
+                f"{key.name}=drop needs sf_dir: what is dropped is kept there as a dead letter", key=key.name
+            )
 
 
 def _settle_sizes(fields: dict[str, Any], explicit: frozenset[str]) -> None:

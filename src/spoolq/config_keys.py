@@ -149,22 +149,14 @@ def _read_durability(text: str) -> str:
 
 
 _SAME_WORDS: Final = {word: word for word in ("terminal", "retriable", "retriable_other")}
-
-
-def _read_policy(text: str) -> str:
-    if text.lower() == "drop":
-        raise ValueError("needs the dead-letter store, which this version does not have yet")
-    return read_word({**_SAME_WORDS, "halt": "terminal"})(text)
-
-
-_POLICIES_SHOWN: Final = "`terminal` (or `halt`), `retriable`, `retriable_other`"
+_POLICIES_SHOWN: Final = "`terminal` (or `halt`), `retriable`, `retriable_other`, `drop` (needs `sf_dir`)"
 
 
 def _policy(name: str, category: str, default: str, aliases: tuple[str, ...] = ()) -> Key:
     return Key(
         name,
         name,
-        _read_policy,
+        read_word({**_SAME_WORDS, "halt": "terminal", "drop": "drop"}),
         None,
         "as `on_server_error`",
         _POLICIES_SHOWN,
@@ -484,12 +476,32 @@ KEYS: Final[tuple[Key, ...]] = (
     Key(
         "error_inbox_capacity",
         "error_inbox_capacity",
-        read_int(16, 1 << 20),
-        256,
+        read_int(16, limits.INBOX_MAX),
+        limits.ERROR_INBOX_DEFAULT,
         "256",
         "16 to 1048576",
         "Error events kept for the handler and `poll_error()`; the oldest go first, counted.",
         "behaviour.md 6.3",
+    ),
+    Key(
+        "connection_listener_inbox_capacity",
+        "connection_listener_inbox_capacity",
+        read_int(1, limits.INBOX_MAX),
+        limits.CONNECTION_INBOX_DEFAULT,
+        "64",
+        "1 to 1048576",
+        "Connection events kept for the listener; the oldest go first, counted.",
+        "behaviour.md 1.2, 8",
+    ),
+    Key(
+        "dead_letter_max_bytes",
+        "dead_letter_max_bytes",
+        read_size(1),
+        limits.DEAD_LETTER_BYTES_DEFAULT,
+        "256m",
+        "size, 1 or more",
+        "Most bytes of dead letters beside the slot; when full, a frame that is to be dropped ends the sender instead.",
+        "ours.md 22",
     ),
     Key(
         "on_server_error",

@@ -9,7 +9,7 @@ Split by whose move it is next:
 - `ServerRejection`: the server refused a frame for good.
 - `DeliveryTimeout`: time ran out while frames were unacknowledged; they are still queued.
 - `StorageError`: the local spool.
-- `ClosedError`, `ReentryError`, `ForkedError`: a call that cannot be served by this object now.
+- `ClosedError`, `ReentryError`, `ForkedError`, `NothingToSkipError`: a call that cannot be served by this object now.
 
 Every error carries ``in_doubt``: False means nothing of the failed call was queued, so repeating it
 is safe; True means some of it was queued and may be delivered, so wait instead of resending.
@@ -174,6 +174,10 @@ class SlotUnreplayableError(StorageError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NothingToSkipError(SpoolqError):
+    """`Sender.skip_head_frame` was called, and no stored frame has stopped this sender."""
 
 
 class ClosedError(SpoolqError):

@@ -22,7 +22,8 @@ class ErrorEvent:
     """A server's refusal, or the terminal error that ended the sender (behaviour.md 6.3).
 
     ``category`` is one of the names in behaviour.md 6.1, in lower case; ``policy`` is what was done
-    about it (``retriable``, ``retriable_other``, ``terminal``; ``set_aside`` for category
+    about it (``retriable``, ``retriable_other``, ``terminal``, ``drop``: the frame is kept as a dead
+    letter and counts as settled; ``set_aside`` for category
     ``slot_unreplayable``: the slot is kept under another name and a fresh one was begun).
     ``status`` and ``message_sequence`` (its position on that connection, from 0) are None when no
     server's answer caused it.

@@ -44,6 +44,12 @@ DEFAULT_PORT: Final = 9_000
 CONNECT_MILLIS_SYSTEM: Final = 600_000  # beyond any system's own TCP connect timeout: that one rules
 CONNECT_MILLIS_BACKGROUND: Final = 15_000  # reconnects, ASYNC connects and drainers (behaviour.md 1.2)
 
+# --- errors (behaviour.md 6) ---------------------------------------------------------------------
+POLICY_ANSWER_MILLIS: Final = 5_000  # how long `error_policy` may take, then the settings count
+ERROR_INBOX_DEFAULT: Final = 256
+CONNECTION_INBOX_DEFAULT: Final = 64  # behaviour.md D-7
+INBOX_MAX: Final = 1 << 20
+
 # --- frames (ours.md 6) --------------------------------------------------------------------------
 BATCH_BYTES_ASSUMED: Final = 2_097_138  # until a connection has told its cap
 BYTE_TRIGGER_RATIO: Final = 0.9

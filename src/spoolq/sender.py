@@ -30,7 +30,9 @@ from spoolq.stats import SenderStats
 if TYPE_CHECKING:
     from spoolq.events import ErrorEvent
     from spoolq.runtime.clock import Clock
+    from spoolq.runtime.decisions import ErrorPolicy
     from spoolq.runtime.reports import ConnectionListener, ErrorHandler
+    from spoolq.spool.dead_letters import DeadLetter
     from spoolq.spool.report import RecoveryReport
 
 
@@ -45,6 +47,15 @@ class Sender:
     ``connection_listener(ConnectionEvent)`` for what happens to the connection; each on a thread of
     its own, as things happen.  They may call into the sender, `close` included.
 
+    What a refused frame leads to (behaviour.md 6.2), the first answer counts: ``error_policy(ErrorEvent)``,
+    called on a thread of its own for at most 5 s, gives the name of a policy, or None for
+    ``event.policy``; ``category_policies`` such as ``{"schema_mismatch": "drop"}``; the settings
+    ``on_schema_error`` and so on, ``on_server_error``; the default.  Policies: ``terminal`` (or ``halt``),
+    ``retriable``, ``retriable_other``, ``drop``.
+
+    ``drop`` keeps the frame as a dead letter beside the slot (`dead_letters`, `requeue`), counts it as
+    acknowledged and goes on; it needs ``sf_dir``.  Where no letter can be made the sender stops instead.
+
     Raises ConfigError before anything is touched; ConnectError and below when the first connect
     fails (modes OFF and SYNC).
     """
@@ -57,6 +68,8 @@ class Sender:
         *,
         error_handler: ErrorHandler | None = None,
         connection_listener: ConnectionListener | None = None,
+        error_policy: ErrorPolicy | None = None,
+        category_policies: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         if host is not None:
@@ -66,7 +79,13 @@ class Sender:
             settings["addr"] = bracketed if port is None else f"{bracketed}:{port}"
         elif port is not None:
             raise ConfigError("a port needs a host", key="addr")
-        self._open(configuration.parse(f"{scheme}::", **settings), error_handler, connection_listener)
+        self._open(
+            configuration.parse(f"{scheme}::", **settings),
+            error_handler,
+            connection_listener,
+            error_policy=error_policy,
+            category_policies=category_policies,
+        )
 
     @classmethod
     def from_conf(
@@ -75,11 +94,19 @@ class Sender:
         *,
         error_handler: ErrorHandler | None = None,
         connection_listener: ConnectionListener | None = None,
+        error_policy: ErrorPolicy | None = None,
+        category_policies: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Self:
         """Opens a sender from a connect string such as ``ws::addr=localhost:9000;``; keywords add to it."""
         sender = cls.__new__(cls)
-        sender._open(configuration.parse(conf, **settings), error_handler, connection_listener)
+        sender._open(
+            configuration.parse(conf, **settings),
+            error_handler,
+            connection_listener,
+            error_policy=error_policy,
+            category_policies=category_policies,
+        )
         return sender
 
     @classmethod
@@ -88,11 +115,19 @@ class Sender:
         *,
         error_handler: ErrorHandler | None = None,
         connection_listener: ConnectionListener | None = None,
+        error_policy: ErrorPolicy | None = None,
+        category_policies: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Self:
         """Opens a sender from the connect string in ``QDB_CLIENT_CONF``."""
         sender = cls.__new__(cls)
-        sender._open(configuration.from_env(**settings), error_handler, connection_listener)
+        sender._open(
+            configuration.from_env(**settings),
+            error_handler,
+            connection_listener,
+            error_policy=error_policy,
+            category_policies=category_policies,
+        )
         return sender
 
     def _open(
@@ -101,8 +136,18 @@ class Sender:
         error_handler: ErrorHandler | None,
         connection_listener: ConnectionListener | None,
         clock: Clock | None = None,
+        *,
+        error_policy: ErrorPolicy | None = None,
+        category_policies: Mapping[str, str] | None = None,
     ) -> None:
-        self._engine = Engine(config, error_handler=error_handler, connection_listener=connection_listener, clock=clock)
+        self._engine = Engine(
+            config,
+            error_handler=error_handler,
+            connection_listener=connection_listener,
+            error_policy=error_policy,
+            category_policies=category_policies,
+            clock=clock,
+        )
         self._engine.open()
         rows = self._engine.rows
         self.row = rows.row  # type: ignore[method-assign]
@@ -243,6 +288,39 @@ class Sender:
     def stats(self) -> SenderStats:
         """Counters and gauges of now.  Never raises."""
         return self._engine.stats()
+
+    # -- dead letters ------------------------------------------------------------------------------
+    def dead_letters(self) -> list[DeadLetter]:
+        """The frames that were taken out of this sender's queue and are kept beside its slot, oldest first.
+
+        Those of earlier senders on the slot too.  Raises ConfigError without ``sf_dir``, StorageError.
+        """
+        return self._engine.letters.kept.letters()
+
+    def requeue(self, letter: DeadLetter) -> int:
+        """Puts a dead letter's frame back into the queue, behind what is buffered and published; its FSN.
+
+        Correct first what the server complained of.  The letter is removed when the frame survives a power
+        cut in the slot; a crash before that leaves both.  Raises what `flush` raises, ConfigError without
+        ``sf_dir``, StorageError for a letter that is gone or damaged; the letter stays then.
+        """
+        return self._engine.requeue(letter)
+
+    def skip_head_frame(self) -> DeadLetter:
+        """Takes out the frame that stopped this sender: the last act before `close`.
+
+        For a sender whose terminal error (`ServerRejection`) names one stored frame, right after the refusal or
+        when it came again after a restart.  The frame becomes a dead letter and counts as acknowledged;
+        this sender stays stopped, the next one on the slot goes on behind the frame.
+
+            sender.skip_head_frame()
+            sender.close()              raises the terminal error once more, as always
+
+        Raises NothingToSkipError when no stored frame stopped the sender, or it was skipped already;
+        ConfigError without ``sf_dir``; ClosedError; StorageError when no letter could be made: the frame
+        stays then.
+        """
+        return self._engine.skip_head_frame()
 
     # -- the end -----------------------------------------------------------------------------------
     def close(self, flush: bool = True) -> None:

@@ -16,6 +16,7 @@ class SenderStats:
     was made, the first connection excepted.  ``total_reconnect_attempts`` counts every connection
     attempt after the first success.  ``outage_millis`` is how long there has been no connection,
     None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
+    ``total_dead_letters`` counts the frames that were taken out of the queue and kept beside the slot.
     """
 
     published_fsn: int | None
@@ -43,4 +44,5 @@ class SenderStats:
     was_recovered_from_disk: bool
     torn_tail_bytes: int
     outage_millis: int | None
+    total_dead_letters: int
     last_terminal_error: SpoolqError | None

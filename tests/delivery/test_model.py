@@ -5,6 +5,7 @@ is used up every endpoint is a good server.  Whatever the script says must hold:
 
 - on a connection the frames go out in order, from the one behind the last settled, without a gap;
 - nothing is settled that was not handed to the socket of this connection whole, and never twice;
+- with the policy drop: what is settled was answered OK, or is the oldest frame and has become a letter;
 - a burst of actions is short, and connects are paid for by progress, by a pause or by a refusal
   that may be followed at once: no busy loop;
 - a good server gets everything: the run ends with all frames settled;
@@ -70,6 +71,8 @@ steps = st.builds(
     partly=st.booleans(),
     lies=st.booleans(),
 )
+_CARRIED_OUT = (actions.Connect, actions.SendRun, actions.SaveLetter)
+_DROPS = {"can_drop": True, "policies": {"schema_mismatch": "drop", "write_error": "drop"}}
 GOOD = Step(None, FRAMES_MAX, FRAMES_MAX, "stay", False, False)
 
 
@@ -92,19 +95,24 @@ class World:
     strikes: int = 0
     strikes_since: int = 0
     end: str = ""
+    ok_fsn: int = -1  # the newest frame an OK was told for
+    settled: int = -1
+    letters: set[int] = field(default_factory=set)
 
     def tell(self, *told: events.Event) -> None:
         found = self.driver.tell(*told)
         assert len(found) <= (8 + 2 * self.endpoints) * max(1, len(told))
         for action in found:
             self.check(action)
-        self.pending += [action for action in found if isinstance(action, actions.Connect | actions.SendRun)]
+        self.pending += [action for action in found if isinstance(action, _CARRIED_OUT)]
         if of(actions.Disconnect, found):
             self.pending = [action for action in self.pending if not isinstance(action, actions.SendRun)]
 
     def check(self, action: actions.Action) -> None:
         if isinstance(action, actions.Settle):
             assert action.fsn <= self.sent_fsn, "settled what was not sent"
+            assert action.fsn <= self.ok_fsn or action.fsn == self.settled + 1 in self.letters, "settled by nobody"
+            self.settled = action.fsn
             self.settles += 1
             self.strikes = 0
         elif isinstance(action, actions.SetTimer):
@@ -147,6 +155,10 @@ class World:
                 self.finish()
         elif isinstance(action, actions.SendRun):
             self.send(action)
+        elif isinstance(action, actions.SaveLetter):
+            assert action.fsn not in self.letters, "a second letter of one frame"
+            self.letters.add(action.fsn)
+            self.tell(events.LetterSaved(action.fsn))
 
     def send(self, run: actions.SendRun) -> None:
         assert run.first_fsn == self.sent_fsn + 1, "out of order, or a gap"
@@ -169,8 +181,10 @@ class World:
         step, head = self.step, self.driver.log.acked_fsn + 1
         acked = min(head + step.acks - 1, self.sent_fsn)
         if acked >= head:
+            self.ok_fsn = max(self.ok_fsn, acked)
             self.answer(events.Answered(Ok(acked - self.first_fsn)))
         if step.lies:
+            self.ok_fsn = max(self.ok_fsn, self.sent_fsn)
             self.answer(events.Answered(Ok(self.sent_fsn - self.first_fsn + 9)))
         if self.driver.machine.state is not State.CONNECTED:
             return
@@ -225,13 +239,16 @@ class World:
     frames=st.integers(1, FRAMES_MAX),
     at_first=st.integers(0, FRAMES_MAX),
     seed=st.integers(0, 2**32),
+    drops=st.booleans(),
 )
 def test_whatever_the_servers_do_the_machine_keeps_its_promises(
-    script: list[Step], endpoints: int, frames: int, at_first: int, seed: int
+    script: list[Step], endpoints: int, frames: int, at_first: int, seed: int, drops: bool
 ) -> None:
     names = [f"host{index}" for index in range(endpoints)]
-    world = World(Driver(*names, published=min(at_first, frames) - 1, seed=seed), list(script), endpoints, frames)
+    driver = Driver(*names, published=min(at_first, frames) - 1, seed=seed, **_DROPS if drops else {})
+    world = World(driver, list(script), endpoints, frames)
     world.run()
+    assert drops or not world.letters
     if world.driver.machine.state is State.FAILED:
         world.why()
     else:

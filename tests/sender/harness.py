@@ -136,12 +136,13 @@ def open_sender(
     handler: Any = None,
     listener: Any = None,
     base: str = FAST,
+    **arguments: Any,
 ) -> Sender:
     """A sender on a server (or on a connect string), on the clock of the test when there is one."""
     conf = server if isinstance(server, str) else server.conf
     settings = {item.partition("=")[0]: item for item in (base + extra).split(";") if item}  # the last one counts
     sender = Sender.__new__(Sender)
-    sender._open(parse(conf + ";".join([*settings.values(), ""])), handler, listener, clock)
+    sender._open(parse(conf + ";".join([*settings.values(), ""])), handler, listener, clock, **arguments)
     return sender
 
 

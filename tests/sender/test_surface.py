@@ -24,6 +24,7 @@ def server() -> Iterator[QwpServer]:
         yield running
 
 
+_HANDLERS = "error_handler=None, connection_listener=None, error_policy=None, category_policies=None"
 _SIGNATURES = {
     "row": "(self, table, *, symbols=None, columns=None, at)",
     "rows": "(self, table, rows, *, symbols=(), columns=(), at=None)",
@@ -41,8 +42,11 @@ _SIGNATURES = {
     "poll_error": "(self)",
     "stats": "(self)",
     "close": "(self, flush=True)",
-    "from_conf": "(conf, *, error_handler=None, connection_listener=None, **settings)",
-    "from_env": "(*, error_handler=None, connection_listener=None, **settings)",
+    "dead_letters": "(self)",
+    "requeue": "(self, letter)",
+    "skip_head_frame": "(self)",
+    "from_conf": f"(conf, *, {_HANDLERS}, **settings)",
+    "from_env": f"(*, {_HANDLERS}, **settings)",
 }
 
 
@@ -223,6 +227,7 @@ def test_every_field_of_stats_moves(server: QwpServer) -> None:
         "was_recovered_from_disk",  # test_on_a_slot.py
         "torn_tail_bytes",  # test_on_a_slot.py
         "spool_bytes_max",  # a setting
+        "total_dead_letters",  # test_dead_letters.py
         "was_ever_connected",  # False only in ASYNC: test_open.py
         "dropped_error_notifications",  # test_events.py
         "connection_events_dropped",  # test_events.py

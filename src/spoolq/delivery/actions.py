@@ -76,6 +76,26 @@ class ServerErrorEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Decide:
+    """Ask the user's resolver what to do about a refusal; answer with `Decided` and the same ``number``.
+
+    ``event.policy`` is what counts without an answer in time; ``choices`` are the policies that can be chosen.
+    """
+
+    number: int
+    event: ServerErrorEvent
+    choices: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveLetter:
+    """Keep this frame as a dead letter; answer with `LetterSaved` or `LetterFailed`.  Nothing is settled before."""
+
+    fsn: int
+    event: ServerErrorEvent
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionEvent:
     """Something about the connection: ``kind`` is one of behaviour.md 8, in lower case.
 
@@ -105,4 +125,4 @@ class Warn:
     text: str
 
 
-Action = Connect | SendRun | Settle | Disconnect | SetTimer | Latch | Report | Warn
+Action = Connect | SendRun | Settle | Disconnect | SetTimer | Latch | Report | Warn | Decide | SaveLetter

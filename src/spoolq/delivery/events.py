@@ -129,6 +129,29 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """The resolver's answer to the `Decide` with this number; None: it gave none."""
+
+    number: int
+    policy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LetterSaved:
+    """The frame of a `SaveLetter` survives a power cut outside the log."""
+
+    fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFailed:
+    """It could not be saved, and nothing was changed."""
+
+    fsn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimerDue:
     """The time of the last `SetTimer` has come."""
 
@@ -147,5 +170,8 @@ Event = (
     | ProtocolBreach
     | PeerClosed
     | Lost
+    | Decided
+    | LetterSaved
+    | LetterFailed
     | TimerDue
 )

@@ -9,6 +9,8 @@ carries out, in order.  The same events and the same random generator give the s
 | connecting | a `Connect` is under way                | Connected -> connected; else connecting, waiting |
 | connected  | frames go out, answers come in          | a loss or a rejection -> waiting or connecting |
 | waiting    | a pause before the next attempt         | TimerDue -> connecting                        |
+| deciding   | the resolver is asked about a refusal   | Decided, TimerDue -> saving, waiting, ...     |
+| saving     | a refused frame becomes a dead letter   | LetterSaved -> waiting, connecting; LetterFailed -> failed |
 | failed     | a terminal error was latched            | -                                             |
 
 An event that has no meaning in a state is ignored: it is an echo of something that ended.
@@ -18,7 +20,7 @@ When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
 | the connection ended by                      | progress on it | pause                              |
 |----------------------------------------------|----------------|------------------------------------|
 | loss, orderly close, a cap that is too small | yes            | none                               |
-| the same                                     | no             | backoff; from its shortest after a |
+| the same, or a frame that was dropped        | no             | backoff; from its shortest after a |
 |                                              |                | long connection that owed nothing  |
 | NOT_WRITABLE                                 | -              | none the first time, then paced    |
 | a strike                                     | -              | paced by the strikes               |
@@ -26,7 +28,10 @@ When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
 A running sender never gives up by time unless there is an outage budget; a blocking first connect
 has a budget of its own (ours.md 25).  What is terminal is in `verdicts`.
 
-The log is told to settle only what was handed to the socket whole.  A rejection settles nothing.
+The log is told to settle only what was handed to the socket whole.  A rejection settles nothing, unless its
+policy is drop and the frame has become a dead letter.  The connection is left before the resolver is asked or
+a letter made: what it still says is not heard, and the next one begins with a catch-up that registers the
+symbols of a dropped frame (ours.md 22).
 """
 
 from __future__ import annotations
@@ -43,11 +48,12 @@ from spoolq.delivery.actions import (
     Action,
     Connect,
     ConnectionEvent,
+    Decide,
     Disconnect,
     Latch,
     Report,
+    SaveLetter,
     SendRun,
-    ServerErrorEvent,
     SetTimer,
     Settle,
     Warn,
@@ -57,6 +63,7 @@ from spoolq.delivery.cap_gap import CapGap
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.hosts import Hosts, HostState
 from spoolq.delivery.poison import PoisonDetector
+from spoolq.delivery.policy import Refusal
 from spoolq.errors import SpoolqError
 from spoolq.printable import printable
 from spoolq.qwp.layout import Status
@@ -104,6 +111,8 @@ class DeliveryOptions:
     cap_gap_window_millis: int = 300_000
     outage_budget_millis: int = 0
     renewable_token: bool = False
+    can_drop: bool = False
+    decide_millis: int | None = None
 
 
 class State(Enum):
@@ -113,6 +122,8 @@ class State(Enum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     WAITING = "waiting"
+    DECIDING = "deciding"
+    SAVING = "saving"
     FAILED = "failed"
 
 
@@ -144,6 +155,9 @@ class Delivery:
         self._progressed = False
         self._connected_at = 0
         self._not_writable = 0
+        # a refusal that is being decided or dropped
+        self._refusal: Refusal | None = None
+        self._questions = 0
         # between connections
         self._deadline: int | None = None
         self._one_round = False
@@ -179,6 +193,15 @@ class Delivery:
                 self._resume()
             case events.StorageBroken(error), State.CONNECTED | State.CONNECTING | State.WAITING:
                 self._fail(error)
+            case events.Decided(number, chosen), State.DECIDING if number == self._questions:
+                self._decided(chosen)
+            case events.TimerDue(), State.DECIDING:
+                self._warn("decide", "error_policy gave no answer in time: what the settings say is done instead")
+                self._decided(None)
+            case events.LetterSaved(), State.SAVING:
+                self._dropped()
+            case events.LetterFailed(_, text), State.SAVING:
+                self._not_saved(text)
             case _, State.CONNECTED:
                 self._on_connection(event)
         return self._actions
@@ -360,14 +383,18 @@ class Delivery:
     def _settle(self, fsn: int) -> None:
         if fsn <= self._acked:
             return
-        self._acked = self._past_unsent(fsn)
         self._progressed = True
+        self._backoff.reset()
+        self._settled(fsn)
+        self._leave_too_small()
+
+    def _settled(self, fsn: int) -> None:
+        """The head is another frame now."""
+        self._acked = self._past_unsent(fsn)
         self._not_writable = 0
         self._poison.progressed()
         self._cap_gap.progressed()
-        self._backoff.reset()
         self._actions.append(Settle(fsn))
-        self._leave_too_small()
 
     def _warn_clamped(self, what: str, fsn: int) -> None:
         sent = self._wire.sent_fsn
@@ -375,11 +402,9 @@ class Delivery:
 
     # -- rejections ----------------------------------------------------------------------------
     def _rejected(self, rejection: ErrorFrame) -> None:
-        category = policy.category_of(rejection.status)
-        chosen = policy.policy_of(category, self._options.policies)
         fsn = self._wire.fsn_of(rejection.sequence)
         if not self._sent_anything or fsn < self._wire.fsn_at_zero:  # of nothing, or of a catch-up message
-            self._apply(rejection, category, chosen, *self._unsettled)
+            self._refused(self._refusal_of(rejection, *self._unsettled))
             return
         bound = self._wire.sent_fsn
         if self._sending:  # any frame of the run under way may be there already
@@ -387,24 +412,64 @@ class Delivery:
         answered = self._acked
         if self._pending_ok is not None:
             answered = max(answered, self._wire.fsn_of(self._pending_ok))
+        named = fsn
         if fsn > bound:
             self._warn_clamped(f"a rejection of message {rejection.sequence}", fsn)
             fsn = bound
         elif fsn > answered + 1:
+            category = policy.category_of(rejection.status)
             self._fail(verdicts.skipped(self._name, category, rejection, self._acked + 1, fsn))
             return
+        # Nothing but the very frame that was named may be dropped: settling it settles all before it.
+        exact = named == fsn == self._acked + 1 and fsn <= self._wire.sent_fsn
+        refusal = self._refusal_of(rejection, fsn, fsn, droppable=exact and self._options.can_drop)
         if fsn <= self._acked:
-            self._report_rejection(rejection, category, chosen, fsn, fsn)
+            self._actions.append(Report(refusal.event(refusal.policy)))
         else:
-            self._apply(rejection, category, chosen, fsn, fsn)
+            self._refused(refusal)
 
-    def _apply(self, rejection: ErrorFrame, category: str, chosen: str, first: int, last: int) -> None:
-        """What the policy says."""
-        if chosen == policy.TERMINAL:
-            self._fail(verdicts.rejected(self._name, category, rejection, first, last))
+    def _refusal_of(self, rejection: ErrorFrame, first: int, last: int, *, droppable: bool = False) -> Refusal:
+        return Refusal.of(rejection, self._options.policies, first, last, droppable=droppable)
+
+    def _refused(self, refusal: Refusal) -> None:
+        """Does what the policy says, or asks the resolver first."""
+        if self._options.decide_millis is None or not refusal.choices:
+            self._apply(refusal, refusal.policy)
             return
-        self._report_rejection(rejection, category, chosen, first, last)
-        text = f"{verdicts.frames(first, last)} refused: {verdicts.refusal(category, rejection)}"
+        self._leave(self._refusal_text(refusal))
+        self.state = State.DECIDING
+        self._refusal = refusal
+        self._questions += 1
+        self._actions.append(Decide(self._questions, refusal.event(refusal.policy), refusal.choices))
+        self._actions.append(SetTimer(self._now + self._options.decide_millis))
+
+    def _decided(self, chosen: str | None) -> None:
+        refusal = self._taken_refusal()
+        self._apply(refusal, chosen if chosen in refusal.choices else refusal.policy)
+
+    def _taken_refusal(self) -> Refusal:
+        refusal, self._refusal = self._refusal, None
+        assert refusal is not None
+        return refusal
+
+    def _refusal_text(self, refusal: Refusal) -> str:
+        frames = verdicts.frames(refusal.first_fsn, refusal.last_fsn)
+        return f"{frames} refused: {verdicts.refusal(refusal.category, refusal.rejection)}"
+
+    def _apply(self, refusal: Refusal, chosen: str) -> None:
+        """What the policy says."""
+        rejection, text = refusal.rejection, self._refusal_text(refusal)
+        if chosen == policy.TERMINAL:
+            first, last = refusal.first_fsn, refusal.last_fsn
+            self._fail(verdicts.rejected(self._name, refusal.category, rejection, first, last))
+            return
+        if chosen == policy.DROP:
+            self._leave(text)
+            self.state = State.SAVING
+            self._refusal = refusal
+            self._actions.append(SaveLetter(refusal.first_fsn, refusal.event(chosen)))
+            return
+        self._actions.append(Report(refusal.event(chosen)))
         state = HostState.TOPOLOGY_REJECT if chosen == policy.RETRIABLE_OTHER else HostState.TRANSPORT_ERROR
         if rejection.status == Status.NOT_WRITABLE:
             self._not_writable += 1
@@ -412,6 +477,20 @@ class Delivery:
             self._reconnect(text, state, self._backoff.paced_millis(again) if again else 0)
         else:
             self._strike(text, rejection, state)
+
+    def _dropped(self) -> None:
+        """The frame is a dead letter: the log goes on behind it, on a new connection.
+
+        No progress in the sense of the pauses: a server that refuses everything must not be asked at full speed.
+        """
+        refusal = self._taken_refusal()
+        self._settled(refusal.first_fsn)
+        self._actions.append(Report(refusal.event(policy.DROP)))
+        self._reconnect(f"{self._refusal_text(refusal)}, dropped", HostState.HEALTHY)
+
+    def _not_saved(self, why: str) -> None:
+        refusal = self._taken_refusal()
+        self._fail(verdicts.not_saved(self._name, refusal.category, refusal.rejection, refusal.first_fsn, why))
 
     def _peer_closed(self, code: int | None, reason: str) -> None:
         text = "the server closed" + (" without a code" if code is None else f" with code {code}")
@@ -512,10 +591,3 @@ class Delivery:
         self, kind: str, endpoint: int | None, cause: str = "", *, previous: int | None = None
     ) -> None:
         self._actions.append(Report(ConnectionEvent(kind, endpoint, cause, previous, self._attempt, self._round)))
-
-    def _report_rejection(self, rejection: ErrorFrame, category: str, chosen: str, first: int, last: int) -> None:
-        self._actions.append(
-            Report(
-                ServerErrorEvent(category, chosen, rejection.status, rejection.text, rejection.sequence, first, last)
-            )
-        )

@@ -19,18 +19,27 @@ The last three are this side's own verdicts, for the handlers (behaviour.md 5.5)
 
 terminal: stop, keep the bytes.  retriable: drop the connection, replay from the first unacked frame.
 retriable_other: the same, and prefer another endpoint.
+drop: keep the frame as a dead letter, settle it, go on; only where somebody asked for it.
+
+Who is asked, the first answer counts (behaviour.md 6.2): the resolver callable, the policy of the category
+(``category_policies``, then ``on_*_error``), ``on_server_error``, the table.  The machine has the last three
+as ``policies``; the resolver is `Refusal`'s matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from spoolq.delivery.actions import ServerErrorEvent
 from spoolq.qwp.layout import Status
+from spoolq.qwp.responses import ErrorFrame
 
 TERMINAL: Final = "terminal"
 RETRIABLE: Final = "retriable"
 RETRIABLE_OTHER: Final = "retriable_other"
+DROP: Final = "drop"
 
 _CATEGORY: Final[dict[int, str]] = {
     Status.SCHEMA_MISMATCH: "schema_mismatch",
@@ -53,6 +62,7 @@ _DEFAULT: Final[dict[str, str]] = {
     "unknown": RETRIABLE,
 }
 OVERRIDABLE: Final = frozenset({"schema_mismatch", "parse_error", "internal_error", "security_error", "write_error"})
+CHOICES: Final = frozenset({TERMINAL, RETRIABLE, RETRIABLE_OTHER, DROP})
 
 
 def category_of(status: int) -> str:
@@ -60,8 +70,43 @@ def category_of(status: int) -> str:
     return _CATEGORY.get(status, "unknown")
 
 
-def policy_of(category: str, overrides: Mapping[str, str]) -> str:
-    """The policy of a category; ``overrides`` count only where the table allows it."""
-    if category in OVERRIDABLE and category in overrides:
-        return overrides[category]
-    return _DEFAULT[category]
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A rejection, and what may follow from it.
+
+    ``policy`` is what the settings say.  ``droppable``: it names one stored frame, the oldest one, which this
+    connection has taken whole, and there is a place for dead letters; else ``drop`` has nothing to drop, and the
+    table's policy counts.
+    """
+
+    rejection: ErrorFrame
+    category: str
+    policy: str
+    first_fsn: int
+    last_fsn: int
+    droppable: bool
+
+    @classmethod
+    def of(
+        cls, rejection: ErrorFrame, overrides: Mapping[str, str], first_fsn: int, last_fsn: int, *, droppable: bool
+    ) -> Refusal:
+        """By the table and the overrides, which count only where the table allows it."""
+        category = category_of(rejection.status)
+        chosen = overrides.get(category) if category in OVERRIDABLE else None
+        if chosen is None or (chosen == DROP and not droppable):
+            chosen = _DEFAULT[category]
+        return cls(rejection, category, chosen, first_fsn, last_fsn, droppable)
+
+    @property
+    def choices(self) -> frozenset[str]:
+        """The policies a resolver may choose; none where the table is the last word."""
+        if self.category not in OVERRIDABLE:
+            return frozenset()
+        return CHOICES if self.droppable else CHOICES - {DROP}
+
+    def event(self, chosen: str) -> ServerErrorEvent:
+        """For the handlers, with the policy that was applied."""
+        said = self.rejection
+        return ServerErrorEvent(
+            self.category, chosen, said.status, said.text, said.sequence, self.first_fsn, self.last_fsn
+        )

@@ -30,13 +30,28 @@ def rejected(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int
     """A rejection whose policy is terminal."""
     return ServerRejection(
         f"{endpoint} refused {frames(first_fsn, last_fsn)}: {refusal(category, rejection)}; the frame is kept and "
-        "would be sent first again: correct the table or the rows, then open a new sender",
+        "would be sent first again: correct the table, or take it out of its slot by skip_head_frame(), then open a "
+        "new sender",
         category=category,
         status=rejection.status,
         server_text=rejection.text,
         message_sequence=rejection.sequence,
         from_fsn=first_fsn,
         to_fsn=last_fsn,
+    )
+
+
+def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why: str) -> ServerRejection:
+    """A rejection whose policy is drop, and no dead letter could be made of the frame (ours.md 22)."""
+    return ServerRejection(
+        f"{endpoint} refused FSN {fsn}: {refusal(category, rejection)}; it was to be dropped and could not be saved as "
+        f"a dead letter, so it is kept and would be sent first again: {why}; then open a new sender",
+        category=category,
+        status=rejection.status,
+        server_text=rejection.text,
+        message_sequence=rejection.sequence,
+        from_fsn=fsn,
+        to_fsn=fsn,
     )
 
 

@@ -18,28 +18,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spoolq import limits, link
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.config_keys import Secret, TokenProvider
-from spoolq.delivery import Delivery, DeliveryOptions, State, actions
+from spoolq.delivery import Delivery, DeliveryOptions, State, actions, events
 from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle
 from spoolq.runtime.clock import Clock
+from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_category_policies
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
+from spoolq.runtime.letters import Letters
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
 from spoolq.stats import SenderStats
+
+if TYPE_CHECKING:
+    from spoolq.spool.dead_letters import DeadLetter
 
 _LOG = logging.getLogger("spoolq")
 _JOIN_SECONDS: Final = 30.0  # behaviour.md 2.7: how long a blocked thread is waited for
@@ -54,9 +59,13 @@ class Engine:
         *,
         error_handler: ErrorHandler | None = None,
         connection_listener: ConnectionListener | None = None,
+        error_policy: ErrorPolicy | None = None,
+        category_policies: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
+        can_drop = config.sf_dir is not None
+        policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
         self._clock = clock or Clock()
         self._tls = _tls_options(config)
         self._names = tuple(str(address) for address in config.endpoints)
@@ -70,10 +79,13 @@ class Engine:
             error_handler=error_handler,
             connection_listener=connection_listener,
             error_capacity=config.error_inbox_capacity,
+            connection_capacity=config.connection_listener_inbox_capacity,
         )
         if storage.recovery is not None and storage.recovery.set_aside:
             self.reports.slot_set_aside(storage.recovery)
-        self.machine = Delivery(_delivery_options(config, self._names), self.store, Random())
+        self.machine = Delivery(
+            _delivery_options(config, self._names, policies, asks=error_policy is not None), self.store, Random()
+        )
         self.publisher = Publisher(
             self.rows,
             self._symbols,
@@ -85,6 +97,8 @@ class Engine:
             on_published=self._published,
             describe_wire=self._describe_wire,
         )
+        self.letters = Letters(storage.dead_letters, self.store, self._symbols, self.publisher)
+        self._decisions = None if error_policy is None else Decisions(error_policy, self._decided)
         self.keeper = Keeper(
             self.rows,
             self.store,
@@ -153,6 +167,8 @@ class Engine:
             on_latched=self._latched,
             on_report=self._report,
             on_cap=self._cap_known,
+            save_letter=self.letters.save,
+            ask=self._ask,
         )
 
     def _start(self, loop: IoLoop) -> None:
@@ -176,7 +192,7 @@ class Engine:
             steps.run(self.loop.close)
         self._thread = None
         steps.run(self.keeper.stop)
-        steps.run(self.reports.close)
+        steps.run(self._close_handlers)
         steps.run(self.store.close)
         self._close_begun = True
         self._close_ended.set()
@@ -216,6 +232,19 @@ class Engine:
             return  # the constructor raises it
         self.reports.take(report)
 
+    def _ask(self, question: actions.Decide) -> None:
+        if self._decisions is not None:
+            self._decisions.ask(question)
+
+    def _decided(self, answer: events.Decided) -> None:
+        if self.loop is not None:
+            self.loop.post(answer)
+
+    def _close_handlers(self) -> None:
+        if self._decisions is not None:
+            self._decisions.close()
+        self.reports.close()
+
     def _timer_failed(self, error: SpoolqError | None) -> None:
         """The next row raises what a timed flush failed with, until one succeeds (ours.md 12)."""
         if not self.progress.closing:
@@ -254,6 +283,31 @@ class Engine:
             self.keeper.published()
         if self.progress.error is not None:
             raise self.progress.error.with_traceback(None)
+        return fsn
+
+    def skip_head_frame(self) -> DeadLetter:
+        """See `Sender.skip_head_frame`."""
+        self._check_process()
+        with self.rows:
+            self.check_open()
+            error, thread = self.progress.error, self._thread
+            if error is not None and thread is not None:
+                thread.join(_JOIN_SECONDS)  # it has latched the error and is about to end
+                if thread.is_alive():
+                    raise SpoolqError("the I/O thread has not ended yet: try again")
+            return self.letters.skip_head(error)
+
+    def requeue(self, letter: DeadLetter) -> int:
+        """See `Sender.requeue`."""
+        self._check_process()
+        with self.rows:
+            self.check_open()
+            if self.progress.error is not None:
+                raise self.progress.error.with_traceback(None)
+            self.letters.check()
+            self.publisher.publish()
+            fsn = self.letters.requeue(letter)
+            self.keeper.published()
         return fsn
 
     def check_open(self) -> None:
@@ -317,6 +371,7 @@ class Engine:
             was_recovered_from_disk=recovery is not None and recovery.recovered,
             torn_tail_bytes=sum(cut.nbytes for cut in recovery.cut) if recovery is not None else 0,
             outage_millis=None if since is None else self._clock.now_millis() - since,
+            total_dead_letters=self.letters.saved,
             last_terminal_error=self.progress.error,
         )
 
@@ -404,7 +459,7 @@ class Engine:
         if loop is not None and not (thread is not None and thread.is_alive()):
             steps.run(loop.close)
         steps.run(self.keeper.stop)
-        steps.run(self.reports.close)
+        steps.run(self._close_handlers)
         steps.run(self.rows.clear)
         steps.run(self.store.close)
         steps.run(self.progress.end)
@@ -432,13 +487,17 @@ def _forked_error() -> ForkedError:
     return ForkedError("this sender belongs to the parent process; open one of this process's own after the fork")
 
 
-def _delivery_options(config: SenderConfig, names: tuple[str, ...]) -> DeliveryOptions:
+def _delivery_options(
+    config: SenderConfig, names: tuple[str, ...], policies: dict[str, str], *, asks: bool
+) -> DeliveryOptions:
     return DeliveryOptions(
         endpoints=names,
         backoff_initial_millis=config.reconnect_initial_backoff_millis,
         backoff_max_millis=config.reconnect_max_backoff_millis,
         max_frame_rejections=config.max_frame_rejections,
         poison_window_millis=config.poison_min_escalation_window_millis,
-        policies=config.policies,
+        policies=policies,
         renewable_token=isinstance(config.token, TokenProvider),
+        can_drop=config.sf_dir is not None,
+        decide_millis=limits.POLICY_ANSWER_MILLIS if asks else None,
     )

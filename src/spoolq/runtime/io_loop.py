@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -43,6 +44,8 @@ class IoLoop:
     ``catch_up(cap)`` gives the dictionary messages a new connection begins with; ``on_settled`` is
     called after an acknowledgement reached the store, ``on_latched`` with a terminal error,
     ``on_report`` with what the user's handlers may want to know, ``on_cap`` with a new endpoint's cap.
+    ``save_letter`` makes a dead letter or raises StorageError; ``ask`` passes a question on, answered by `post`;
+    both are for a machine that may drop and ask.
     ``recovered``: there were frames before this sender, so that the first connection needs the
     dictionary too.  ``connect`` is `link.connect`, or what stands for the network in the simulator.
     """
@@ -60,6 +63,8 @@ class IoLoop:
         on_latched: Callable[[actions.Latch], None],
         on_report: Callable[[actions.Report], None],
         on_cap: Callable[[int], None],
+        save_letter: Callable[[actions.ServerErrorEvent], object] | None = None,
+        ask: Callable[[actions.Decide], None] | None = None,
         recovered: bool = False,
         connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] = link.connect,
     ) -> None:
@@ -73,6 +78,8 @@ class IoLoop:
         self._on_latched = on_latched
         self._on_report = on_report
         self._on_cap = on_cap
+        self._save_letter = save_letter
+        self._ask = ask
         self._recovered = recovered
         self._connect_to = connect
         self._wake = Wakeup()
@@ -89,6 +96,7 @@ class IoLoop:
         self._told_fsn = -1
         self._throttles: dict[str, Throttle] = {}
         self._stopping = False
+        self._posted: deque[events.Decided] = deque()
         self.asleep = False
         self.frames_sent = 0
         self.frames_replayed = 0
@@ -101,6 +109,12 @@ class IoLoop:
         """There may be new frames."""
         if self.asleep:
             self.asleep = False
+            self._wake.set()
+
+    def post(self, event: events.Decided) -> None:
+        """Tells the machine something, on the thread that drives it."""
+        self._posted.append(event)
+        if not self._stopping:
             self._wake.set()
 
     def stop(self) -> None:
@@ -161,6 +175,8 @@ class IoLoop:
         self.asleep = False
         if self._wake.fileno() in ready:
             self._wake.clear()
+        while self._posted:
+            self._tell(self._posted.popleft())
         now = self._clock.now_millis()
         if self._timer_millis is not None and now >= self._timer_millis:
             self._timer_millis = None
@@ -242,6 +258,10 @@ class IoLoop:
                 self._drop_connection()
             case actions.SetTimer(at_millis):
                 self._timer_millis = at_millis
+            case actions.SaveLetter(fsn, event):
+                self._make_letter(fsn, event)
+            case actions.Decide() if self._ask is not None:
+                self._ask(action)
             case actions.Latch():
                 self._on_latched(action)
             case actions.Report():
@@ -286,6 +306,16 @@ class IoLoop:
         self._drain()  # what this leads to comes before the next thing that is told
         if self._connection is connection and connection.unread:  # came with the 101: no select shows it
             self._take(connection)
+
+    def _make_letter(self, fsn: int, refusal: actions.ServerErrorEvent) -> None:
+        try:
+            if self._save_letter is None:
+                raise StorageError("there is no place for dead letters here")
+            self._save_letter(refusal)
+        except StorageError as error:
+            self._tell(events.LetterFailed(fsn, str(error)))
+        else:
+            self._tell(events.LetterSaved(fsn))
 
     def _send_run(self, action: actions.SendRun) -> None:
         connection = self._connection

@@ -24,7 +24,7 @@ from collections.abc import Callable
 import spoolq.qwp.split as split
 from spoolq import limits
 from spoolq.columns import RowBuffer, SymbolTable
-from spoolq.errors import BackpressureError
+from spoolq.errors import BackpressureError, FrameTooLarge
 from spoolq.qwp import encode
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.handover import Handover
@@ -143,6 +143,35 @@ class Publisher:
             else:
                 self._symbols.published_count = symbols_before
                 store.abandon(room)
+
+    def append_message(self, message: bytes, symbols_end: int) -> int:
+        """Publishes a message that is encoded already, with the symbols below ``symbols_end``; its FSN.
+
+        The row buffer is empty; ids from ``published_count`` on are new in this message.  Waits for room and
+        raises as `publish` does; then nothing has happened.
+        """
+        store, symbols = self._store, self._symbols
+        if len(message) > self.frame_nbytes_max:
+            raise FrameTooLarge(
+                f"a message of {len(message)} bytes is above {self.frame_nbytes_max}, the most the endpoint and a "
+                "segment take; raise the server's receive buffer, or sf_max_segment_bytes",
+                size=len(message),
+                limit=self.frame_nbytes_max,
+            )
+        room = store.reserve(len(message)) or self._wait_for_room(len(message), wait=True)
+        fsn, before = store.published_fsn + 1, symbols.published_count
+        try:
+            room.view[:] = message
+            if not store.dense:
+                store.write_ahead(symbols, before, symbols_end)
+            symbols.published_count = symbols_end  # ahead of the frame, as in `_append`
+            store.publish(room)
+        finally:
+            if store.published_fsn < fsn:
+                symbols.published_count = before
+                store.abandon(room)
+        self._on_published()
+        return fsn
 
     def _published_rows(self, done: list[encode.Cut | None]) -> dict[int, int]:
         """Table index -> rows in published frames; a cut of None stands for all and is the only one."""

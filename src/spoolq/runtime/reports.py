@@ -16,12 +16,12 @@ from typing import Final, cast
 from spoolq.delivery import actions
 from spoolq.errors import SpoolqError
 from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent
+from spoolq.runtime.decisions import error_event
 from spoolq.runtime.dispatcher import Dispatcher
 from spoolq.spool.report import RecoveryReport
 
 _ERRORS: Final = logging.getLogger("spoolq.errors")
 _CONNECTIONS: Final = logging.getLogger("spoolq.delivery")
-CONNECTION_INBOX: Final = 64  # behaviour.md D-7
 
 ErrorHandler = Callable[[ErrorEvent], object]
 ConnectionListener = Callable[[ConnectionEvent], object]
@@ -37,6 +37,7 @@ class Reports:
         error_handler: ErrorHandler | None,
         connection_listener: ConnectionListener | None,
         error_capacity: int,
+        connection_capacity: int,
     ) -> None:
         self._endpoints = endpoints
         self._errors: Dispatcher[ErrorEvent] | None = None
@@ -44,7 +45,7 @@ class Reports:
         if error_handler is not None:
             self._errors = Dispatcher(error_handler, error_capacity, "spoolq-errors")
         if connection_listener is not None:
-            self._connections = Dispatcher(connection_listener, CONNECTION_INBOX, "spoolq-connections")
+            self._connections = Dispatcher(connection_listener, connection_capacity, "spoolq-connections")
         self._polled: deque[ErrorEvent] = deque(maxlen=error_capacity)
         self.server_errors = 0
         self.polled_dropped = 0
@@ -81,18 +82,7 @@ class Reports:
         match report.event:
             case actions.ServerErrorEvent() as refusal:
                 self.server_errors += 1
-                self._error(
-                    ErrorEvent(
-                        refusal.category,
-                        refusal.policy,
-                        refusal.status,
-                        refusal.server_text,
-                        refusal.message_sequence,
-                        refusal.from_fsn,
-                        refusal.to_fsn,
-                        datetime.now(UTC),
-                    )
-                )
+                self._error(error_event(refusal))
             case actions.ConnectionEvent() as event:
                 self._connection(event)
 

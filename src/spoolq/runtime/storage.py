@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spoolq.columns import SymbolTable
 from spoolq.config import SenderConfig
@@ -15,15 +16,19 @@ from spoolq.errors import ConfigError
 from spoolq.spool import MemoryStore, Store
 from spoolq.spool.report import RecoveryReport
 
+if TYPE_CHECKING:
+    from spoolq.spool.dead_letters import DeadLetters
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The store, the dictionary of what is in it, what recovery found (None in memory), where it is."""
+    """The store, the dictionary of what is in it, what recovery found (None in memory), where it is, dead letters."""
 
     store: Store
     symbols: SymbolTable
     recovery: RecoveryReport | None = None
     slot: str | None = None
+    dead_letters: DeadLetters | None = None
 
     @property
     def after_close(self) -> str:
@@ -48,6 +53,7 @@ def open_storage(config: SenderConfig) -> Storage:
             key="sf_dir",
         ) from None
     from spoolq.runtime.filesystem import warn_about
+    from spoolq.spool.dead_letters import DeadLetters
     from spoolq.spool.files import Files
     from spoolq.spool.opening import open_store
 
@@ -57,4 +63,6 @@ def open_storage(config: SenderConfig) -> Storage:
     opened = open_store(
         files, config.sf_dir, config.sender_id, segment_nbytes=segment_nbytes, total_nbytes=total_nbytes
     )
-    return Storage(opened.store, opened.symbols, opened.report, os.path.join(config.sf_dir, config.sender_id))
+    letters = DeadLetters(files, config.sf_dir, config.sender_id, config.dead_letter_max_bytes)
+    slot = os.path.join(config.sf_dir, config.sender_id)
+    return Storage(opened.store, opened.symbols, opened.report, slot, letters)
