@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim handovers observed mutants lint build clean coverage-table
+.PHONY: demo test bench backlog torture chaos sim handovers observed mutants lint build clean coverage-table hostile
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -58,6 +58,10 @@ sim: build
 # A failure names its seed; another one: make handovers SEED=...
 handovers: build
 	$(BIN)/python -m tests.interop.handovers --turns $(TURNS) --seed $(SEED)
+
+# Clients that mean harm against the server as a process, 100,000 connections among them, and the memory they cost it.
+hostile: build
+	$(BIN)/python -m tests.server.hostile
 
 # Every wrong version of the registry, tests/mutants/*.toml, with the test that must catch it.
 mutants: build

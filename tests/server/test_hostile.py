@@ -19,6 +19,7 @@ from spoolq.qwp.decode import Dictionary, WireFault, blocks
 from spoolq.server import Drop, MemoryStore, QwpServer, Script, ServerOptions
 from spoolq.server.store import Batch
 
+from .hostile import ATTACKS, attacked
 from .raw_client import BINARY, PING, Ended, RawClient, frame, good_headers, message, ok, one_row
 from .test_script import REQUEST, Machine, data
 from .test_sql import every_type
@@ -217,7 +218,7 @@ MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @example(b"", 1)
 def test_any_bytes_behind_the_upgrade(payload: bytes, size: int) -> None:
     """The machine ends in order or waits for more; it never raises and holds no more than a frame."""
@@ -228,7 +229,7 @@ def test_any_bytes_behind_the_upgrade(payload: bytes, size: int) -> None:
 
 
 @given(MUTATIONS, st.integers(1, 500))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_good_stream_with_some_bytes_changed(mutations: list[tuple[float, int]], size: int) -> None:
     stream = bytearray(data(4))
     for place, value in mutations:
@@ -241,7 +242,7 @@ def test_a_good_stream_with_some_bytes_changed(mutations: list[tuple[float, int]
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_bytes_for_a_request(head: bytes) -> None:
     machine = Machine(Script())
     out = machine.put(head) + machine.put(b"\r\n\r\n")
@@ -249,7 +250,7 @@ def test_any_bytes_for_a_request(head: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=120))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_message_gets_an_ok_or_an_error_frame(payload: bytes) -> None:
     machine = Machine(Script()).upgraded()
     for head in (b"", b"QWP1\1\0\1\0" + struct.pack("<I", len(payload))):
@@ -259,7 +260,7 @@ def test_any_message_gets_an_ok_or_an_error_frame(payload: bytes) -> None:
 
 
 @given(MUTATIONS, st.booleans())
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 def test_a_message_of_every_type_with_some_bytes_changed(mutations: list[tuple[float, int]], gorilla: bool) -> None:
     """Whatever passes the checks can be read: values are made later, and must not fail then."""
     payload = bytearray(every_type())
@@ -289,3 +290,8 @@ def test_a_dropped_group_of_a_lost_connection_holds_no_rows() -> None:
         with pytest.raises(Ended):
             client.read(1)
         assert server.store.count("t") == 0
+
+
+def test_a_process_bears_a_fiftieth_of_make_hostile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attacked(0.02)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(ATTACKS)

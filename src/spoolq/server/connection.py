@@ -124,8 +124,11 @@ class Connection:
         self._finish("client_eof", Ending.CLOSE)
 
     def lost(self, by: str) -> None:
-        """The socket is gone: ``by`` names who ended it (`ConnectionRecord.closed_by`)."""
+        """The socket is gone: ``by`` names who ended it (`ConnectionRecord.closed_by`).  What was held is free."""
         self._finish(by, Ending.CLOSE)
+        self._processor = None
+        self._frames = FrameReader(0)
+        self._requests = RequestReader(0)
 
     def tick(self, now_millis: int) -> None:
         """Time has passed."""
@@ -150,6 +153,12 @@ class Connection:
         if self._responder.ends and self._responder.due_millis is None:
             self._finish("server_drop", Ending.CLOSE)
         return output
+
+    @property
+    def held_nbytes(self) -> int:
+        """About what it keeps in memory for its client that is not stored, its output aside."""
+        processor = 0 if self._processor is None else self._processor.held_nbytes
+        return self._requests.waiting_nbytes + self._frames.waiting_nbytes + processor
 
     @property
     def has_ended(self) -> bool:
@@ -195,13 +204,13 @@ class Connection:
 
     def _forbid(self, request: Request) -> Forbid:
         """Why a block of this connection is refused, looked at for each one."""
-        auth = self._options.auth
+        auth, controls = self._options.auth, self._controls  # not self: it would be a cycle, freed late
         if self._options.read_only:
             mine = (Status.SECURITY_ERROR.value, "this instance is read-only")
         elif auth is not None and not auth.may_write(_authorization(request)):
             mine = (Status.SECURITY_ERROR.value, "permission denied: these credentials may not write")
         else:
-            return lambda: self._controls.forbidden
+            return lambda: controls.forbidden
         return lambda: mine
 
     def _answer_upgrade(self, answer: bytes, status: int | None) -> None:

@@ -59,6 +59,11 @@ class RequestReader:
         self._head_nbytes_max = head_nbytes_max
         self._buffer = bytearray()
 
+    @property
+    def waiting_nbytes(self) -> int:
+        """Bytes of a head that is not whole yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes | memoryview) -> tuple[Request, bytes] | None:
         """The request and the bytes behind its head, or None while it is not whole; raises BadRequest."""
         searched = max(0, len(self._buffer) - len(_END) + 1)
@@ -68,7 +73,9 @@ class RequestReader:
             raise BadRequest(431, f"the request head is longer than {self._head_nbytes_max} bytes")
         if end < 0:
             return None
-        return _parse(bytes(self._buffer[:end])), bytes(self._buffer[end + len(_END) :])
+        head, behind = bytes(self._buffer[:end]), bytes(self._buffer[end + len(_END) :])
+        self._buffer.clear()
+        return _parse(head), behind
 
 
 def _parse(head: bytes) -> Request:

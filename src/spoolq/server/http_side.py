@@ -24,6 +24,7 @@ from spoolq.server.handshake import Request
 
 _log = logging.getLogger("spoolq.server")
 _JSON: Final = "application/json; charset=utf-8"
+_GAUGES: Final = ("connections_open", "held_bytes")
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -130,7 +131,7 @@ def _metrics(stats: dict[str, int]) -> str:
     """Prometheus text."""
     lines = []
     for name, value in stats.items():
-        kind = "gauge" if name == "connections_open" else "counter"
+        kind = "gauge" if name in _GAUGES else "counter"
         full = f"spoolq_server_{name}" + ("" if kind == "gauge" else "_total")
         lines += [f"# TYPE {full} {kind}", f"{full} {value}"]
     return "\n".join(lines) + "\n"

@@ -4,7 +4,8 @@
 
 Everything about connections happens on this thread; other threads come in through `call`.  Bounds: one read of
 `READ_NBYTES` a round and connection; a connection whose answers pile up is not read; above ``connections_max`` a
-new one is closed at once.  Queries of the HTTP side run on one more thread, started on first use.
+new one is closed at once; when all together hold more than ``held_nbytes_max``, the one that added to it ends.
+Queries of the HTTP side run on one more thread, started on first use.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _WRITE_NBYTES: Final = 1 << 18
 _TIMERS_SPARE: Final = 64
 _INTERRUPT_SECONDS: Final = 0.02
 _PAUSE_MILLIS: Final = 100
+_TRY_AGAIN_LATER: Final = 1013
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _ACCEPTS_PER_ROUND: Final = 64
 _log = logging.getLogger("spoolq.server")
@@ -58,6 +60,7 @@ class Channel:
     linger_deadline_millis: int | None = None
     interest: int = selectors.EVENT_READ
     is_read_closed: bool = False  # the client has sent its FIN and still waits for an answer
+    held_nbytes: int = 0  # its part of `Loop.held_nbytes`
     timer_millis: int | None = None  # the entry of the loop's heap that counts
 
 
@@ -80,6 +83,7 @@ class Loop:
         interrupt: Callable[[], None],
         connections_max: int,
         outgoing_nbytes_max: int,
+        held_nbytes_max: int,
     ) -> None:
         self._listener = listener
         self._opened = opened
@@ -88,6 +92,8 @@ class Loop:
         self._interrupt = interrupt
         self._connections_max = connections_max
         self._outgoing_nbytes_max = outgoing_nbytes_max
+        self._held_nbytes_max = held_nbytes_max
+        self.held_nbytes = 0
         self._scratch = memoryview(bytearray(READ_NBYTES))
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
@@ -163,10 +169,21 @@ class Loop:
                 self._read(channel)
             if _is_open(channel):
                 self._pump(channel)
+            if _is_open(channel):
+                self._weigh(channel)
         except Exception:
             _log.exception("connection %d failed and is closed", channel.record.index)
             if _is_open(channel):
                 self._discard(channel, "server_error")
+
+    def _weigh(self, channel: Channel) -> None:
+        """What it holds now; beyond the bound of all it has to go."""
+        before, channel.held_nbytes = channel.held_nbytes, channel.connection.held_nbytes + len(channel.outgoing)
+        self.held_nbytes += channel.held_nbytes - before
+        if self.held_nbytes > self._held_nbytes_max and channel.held_nbytes > before:
+            _log.info("connection %d is closed: all hold %d bytes", channel.record.index, self.held_nbytes)
+            channel.connection.close(_TRY_AGAIN_LATER, "the server holds too much", monotonic_millis())
+            self._pump(channel)
 
     def _run_timers(self) -> None:
         now = monotonic_millis()
@@ -346,6 +363,8 @@ class Loop:
     def _discard(self, channel: Channel, by: str) -> None:
         channel.connection.lost(by)
         self.channels.pop(channel.socket.fileno(), None)
+        self.held_nbytes -= channel.held_nbytes
+        channel.held_nbytes = 0
         if channel.interest:
             self._selector.unregister(channel.socket)
         channel.socket.close()

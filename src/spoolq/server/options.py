@@ -81,6 +81,8 @@ class ServerOptions:
     record_nbytes_max        message bytes kept for inspection, all connections of a server together; what
                              comes after is counted, not kept
     outgoing_nbytes_max      answers waiting for a client that does not read; above it the server stops reading from it
+    held_nbytes_max          what all connections together hold that is not stored: half a request or message, answers
+                             nobody reads, symbols, rows of open groups; above it the one that brought the last ends
     timestamp_name           the name that the designated timestamp gets in a table that is created
     dedup_keys               table -> columns: a row whose designated timestamp and keys equal an earlier one
                              takes its place
@@ -107,6 +109,7 @@ class ServerOptions:
     handshake_timeout_millis: int = 30_000
     record_nbytes_max: int = 64 << 20
     outgoing_nbytes_max: int = 1 << 20
+    held_nbytes_max: int = 1 << 30
     timestamp_name: str = "timestamp"
     dedup_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -130,4 +133,5 @@ class ServerOptions:
 _COUNTS: Final = (
     *("durable_ack_delay_millis", "tables_max", "columns_max", "rows_per_block_max", "uncommitted_rows_max"),
     *("connections_max", "head_nbytes_max", "handshake_timeout_millis", "record_nbytes_max", "outgoing_nbytes_max"),
+    "held_nbytes_max",
 )

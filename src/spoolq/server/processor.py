@@ -26,6 +26,7 @@ from spoolq.server.options import ServerOptions
 from spoolq.server.store import Batch, Store, StoreFault
 
 FRAMES_PER_ACK: Final = 8
+_SYMBOL_NBYTES: Final = 64  # of a short Python text, beside its characters
 _log = logging.getLogger("spoolq.server")
 
 # Frame number -> status, text and sequence of the error to answer with, or None: how a script refuses a frame.
@@ -64,6 +65,8 @@ class Processor:
         self._acked = -1
         self._ackable = -1
         self._frames_since_ack = 0
+        self._symbol_nbytes = 0
+        self._group_nbytes = 0
         self._in_group = False  # a deferred frame waits for the one that commits it
         self._has_failed = False  # what was committed is not stored: no OK any more
         self.sequence = -1  # of the last message
@@ -96,6 +99,11 @@ class Processor:
         """Rows this connection has committed."""
         return self._batch.committed_row_count
 
+    @property
+    def held_nbytes(self) -> int:
+        """About what its symbols and the messages of an open group take."""
+        return self._symbol_nbytes + self._group_nbytes
+
     def flush(self, now_millis: int) -> list[Response]:
         """Pending acks, durable ones too."""
         responses = self._acks()
@@ -105,7 +113,9 @@ class Processor:
 
     def _process(self, payload: bytes, now_millis: int) -> bool:
         """Applies a message; whether it closed a deferred group.  Raises WireFault."""
+        known = len(self._dictionary)
         message, tables = blocks(payload, self._dictionary, rows_max=self._options.rows_per_block_max)
+        self._symbol_nbytes += sum(_SYMBOL_NBYTES + len(text) for text in self._dictionary.texts[known:])
         rows, now_nanos = 0, self._wall_nanos()
         for block in tables:
             if self._forbid is not None and (forbidden := self._forbid()) is not None:
@@ -117,10 +127,12 @@ class Processor:
                 self._committed({block.name: self._batch.commit_table(block.name)}, now_millis)
         if not message.is_deferred:
             self._committed(self._batch.commit(), now_millis)
+            self._group_nbytes = 0
             self._ackable = self.sequence
             closed, self._in_group = self._in_group, False
             return closed
         self._in_group = True
+        self._group_nbytes += len(payload)
         if rows and not self._batch:
             self._ackable = self.sequence  # all of it was committed early (wire.md 6.2)
         return False
@@ -153,7 +165,7 @@ class Processor:
 
     def _fail(self, status: int, text: str, sequence: int | None = None) -> list[Response]:
         self._batch.rollback()
-        self._in_group = False
+        self._in_group, self._group_nbytes = False, 0
         responses = self._acks()
         if self._has_failed:
             return responses

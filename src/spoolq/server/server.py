@@ -126,6 +126,7 @@ class QwpServer(Generic[S]):
             interrupt=self._http.interrupt,
             connections_max=self.options.connections_max,
             outgoing_nbytes_max=self.options.outgoing_nbytes_max,
+            held_nbytes_max=self.options.held_nbytes_max,
         )
         self._loop.start()
         return self
@@ -170,6 +171,7 @@ class QwpServer(Generic[S]):
         found = {
             "connections": self._connection_count,
             "connections_open": sum(record.closed_by is None for record in records),
+            "held_bytes": self._loop.held_nbytes if self._loop is not None else 0,
         }
         for record in records:
             for name, count in _counts(record).items():
