@@ -228,7 +228,7 @@ KEYS: Final[tuple[Key, ...]] = (
         None,
         "unset",
         "milliseconds, 1 or more",
-        "Longest TCP connect to one server; unset: the system's on the caller's thread, else 15000.",
+        "Longest TCP connect, or name lookup, for one server; unset: the system's on the caller's thread, else 15000.",
         "behaviour.md 1.2",
     ),
     Key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, authorization, connect
 from spoolq.link.connection import Connection
 from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
+from spoolq.link.resolve import Resolver
 from spoolq.link.roots import Roots, RootsFailure, check
 from spoolq.link.tls import TlsOptions
 
@@ -19,6 +20,7 @@ __all__ = [
     "Inbound",
     "Kind",
     "Lost",
+    "Resolver",
     "Roots",
     "RootsFailure",
     "TlsOptions",

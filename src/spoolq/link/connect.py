@@ -1,9 +1,8 @@
 """Makes a connection: resolve, TCP, TLS, upgrade (wire.md 1, behaviour.md 5.2).
 
 `connect` blocks its thread, but every wait also looks at a wake descriptor: when that becomes
-readable the attempt ends with ``CANCELLED``.  One call cannot be cut short: `socket.getaddrinfo`,
-which takes as long as the system's resolver does.  The addresses of a host are tried in the
-resolver's order until one takes the TCP connection; what happens behind that is the host's answer.
+readable the attempt ends with ``CANCELLED``.  The addresses of a host are tried in the resolver's order
+until one takes the TCP connection; what happens behind that is the host's answer.
 
 A token provider is asked before anything is opened: a slow one holds no socket of the server's.  It is
 the caller's code and bounds its own time.
@@ -11,8 +10,8 @@ the caller's code and bounds its own time.
 Whatever fails raises `ConnectFailure` and leaves no descriptor.  Secrets are never part of a text,
 and what a peer said is made printable.
 
-Bounds: TCP connect of one address, TLS handshake, upgrade response, and the refusal's body each
-have a time of their own; ``limit_millis`` bounds all of them together.
+Bounds: name resolution, TCP connect of one address, TLS handshake, upgrade response, and the refusal's
+body each have a time of their own; ``limit_millis`` bounds all of them together.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from typing import Any, Final
 from spoolq import limits
 from spoolq.link.connection import Connection, again
 from spoolq.link.poller import POLLIN, POLLOUT, Poller
+from spoolq.link.resolve import Resolver
 from spoolq.link.tls import TlsFailure, TlsOptions, handshake
 from spoolq.printable import printable
 from spoolq.qwp import upgrade
@@ -76,10 +76,11 @@ class ConnectFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """``connect_millis``: TCP connect of one address; ``upgrade_millis``: until the response is read.
+    """``connect_millis``: name resolution, and again TCP connect of one address.
 
-    ``tls`` None is plain ``ws``.  ``authorization`` is the whole header, see `authorization`;
-    ``token_provider`` is asked for the bearer token of each connection instead.
+    ``upgrade_millis``: until the response is read.  ``tls`` None is plain ``ws``.  ``authorization`` is the
+    whole header, see `authorization`; ``token_provider`` is asked for the bearer token of each connection
+    instead.
     """
 
     authorization: str | None = field(default=None, repr=False)
@@ -112,13 +113,20 @@ class Endpoint:
 
 
 def connect(
-    endpoint: Endpoint, options: ConnectOptions, wake_fileno: int, limit_millis: int | None = None
+    endpoint: Endpoint,
+    options: ConnectOptions,
+    wake_fileno: int,
+    limit_millis: int | None = None,
+    resolver: Resolver | None = None,
 ) -> Connection:
-    """A connection whose upgrade is complete.  Raises ConnectFailure."""
+    """A connection whose upgrade is complete.  Raises ConnectFailure.
+
+    ``resolver`` is the caller's own, so that all its connects together have one lookup under way at most.
+    """
     limit = _Limit(endpoint, wake_fileno, limit_millis)
     if options.token_provider is not None:
         options = replace(options, authorization=f"Bearer {_token(options.token_provider, endpoint)}")
-    sock: socket.socket = _tcp(endpoint, options, limit)
+    sock: socket.socket = _tcp(endpoint, options, limit, resolver or Resolver())
     try:
         if options.tls is not None:
             waiter = limit.waiter(options.tls_millis, "the TLS handshake")
@@ -152,11 +160,12 @@ def _no_token(endpoint: Endpoint, what: str) -> ConnectFailure:
     return ConnectFailure(Kind.TOKEN, f"{endpoint} was not tried: the token provider {what}")
 
 
-def _tcp(endpoint: Endpoint, options: ConnectOptions, limit: _Limit) -> socket.socket:
+def _tcp(endpoint: Endpoint, options: ConnectOptions, limit: _Limit, resolver: Resolver) -> socket.socket:
     """A connected socket of the first address that takes the connection."""
+    waiter = limit.waiter(options.connect_millis, "the name resolution")
     try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+        found = resolver.addresses(endpoint.host, endpoint.port, lambda fileno: waiter.wait(fileno, write=False))
+    except (OSError, UnicodeError, RuntimeError) as error:
         text = getattr(error, "strerror", None) or error
         raise ConnectFailure(Kind.DNS, f"{endpoint} cannot be resolved: {text}") from None
     failures: list[str] = []
@@ -195,11 +204,11 @@ class _Waiter:
         self._end = end
         self._what = what
 
-    def wait(self, sock: socket.socket, *, write: bool) -> None:
-        """Until the socket is ready; raises ConnectFailure."""
+    def wait(self, on: socket.socket | int, *, write: bool) -> None:
+        """Until the socket or descriptor is ready; raises ConnectFailure."""
         wake = self._limit.wake_fileno
         poll = Poller()
-        poll.register(sock, POLLOUT if write else POLLIN)
+        poll.register(on, POLLOUT if write else POLLIN)
         poll.register(wake, POLLIN)
         ready = poll.poll(max(0.0, self._end - time.monotonic()) * 1_000)
         if any(descriptor == wake for descriptor, _ in ready):

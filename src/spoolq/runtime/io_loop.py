@@ -14,6 +14,7 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from spoolq import limits, link
@@ -66,13 +67,14 @@ class IoLoop:
         save_letter: Callable[[actions.ServerErrorEvent], object] | None = None,
         ask: Callable[[actions.Decide], None] | None = None,
         recovered: bool = False,
-        connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] = link.connect,
+        connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] | None = None,
     ) -> None:
         self.machine = machine
         self._store = store
         self._clock = clock
         self._endpoints = endpoints
         self._options = options
+        self._resolver = link.Resolver()
         self._catch_up = catch_up
         self._on_settled = on_settled
         self._on_latched = on_latched
@@ -81,7 +83,7 @@ class IoLoop:
         self._save_letter = save_letter
         self._ask = ask
         self._recovered = recovered
-        self._connect_to = connect
+        self._connect_to = connect or partial(link.connect, resolver=self._resolver)
         self._wake = Wakeup()
         try:
             self._cancel = Wakeup()
@@ -157,6 +159,7 @@ class IoLoop:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(None)
+        self._resolver.forked()
         self._wake.close()
         self._cancel.close()
 
