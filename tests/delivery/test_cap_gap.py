@@ -94,7 +94,7 @@ def test_fov_07_an_endpoint_that_cannot_be_reached_may_yet_take_it() -> None:
 
 def test_fov_07_a_dictionary_entry_above_the_cap_is_the_same() -> None:
     driver = Driver("a", "b", published=4, acked=2)
-    failure = ConnectFailed(FailureKind.CAP, "the symbol 'x' takes 5000 bytes")
+    failure = ConnectFailed(FailureKind.CAP, "the symbol 'x' takes 5000 bytes", cap_nbytes=CAP)
     driver.tell(events.Begin(None))
     assert only(actions.Connect, driver.tell(failure)).endpoint_index == 1
     found = driver.tell(failure)
@@ -106,6 +106,17 @@ def test_fov_07_a_dictionary_entry_above_the_cap_is_the_same() -> None:
     assert 300_000 <= driver.now_millis < 320_000
     error = latched(driver.actions)
     assert error.from_fsn == 3  # type: ignore[attr-defined]
+    assert "a 1000, b 1000" in str(error)
+
+
+def test_fov_07_a_cap_that_was_not_told_is_unknown() -> None:
+    driver = Driver(published=0)
+    failure = ConnectFailed(FailureKind.CAP, "the symbol 'x' takes 5000000 bytes")
+    found = driver.tell(events.Begin(None), failure)
+    while driver.machine.state is not State.FAILED:
+        driver.next_connect(found)
+        found = driver.tell(failure)
+    assert "one:9000 unknown" in str(latched(driver.actions))
 
 
 def test_fov_07_the_window_runs_from_the_endpoint_that_was_found_last() -> None:

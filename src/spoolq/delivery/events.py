@@ -45,13 +45,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class ConnectFailed:
-    """The endpoint that was asked for gave no connection."""
+    """The endpoint that was asked for gave no connection.  ``cap_nbytes``: what it told, for the kind CAP."""
 
     kind: FailureKind
     text: str
     status: int | None = None
     role: str = ""
     retry_after_millis: int | None = None
+    cap_nbytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,7 @@ class Delivery:
             self._by_role = True
         elif event.kind is FailureKind.CAP:
             state = HostState.TOPOLOGY_REJECT
+            self._caps[self._endpoint] = event.cap_nbytes
         self._hosts.failed(self._endpoint, state)
         self._outcomes.append((self._endpoint, printable(event.text)))
         self._retry_after = max(self._retry_after, event.retry_after_millis or 0)

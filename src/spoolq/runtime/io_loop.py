@@ -300,7 +300,7 @@ class IoLoop:
                     count += 1
             except FrameTooLarge as error:
                 connection.close()
-                self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}"))
+                self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}", cap_nbytes=told))
                 return
         self._connection = connection
         self._on_cap(cap)
