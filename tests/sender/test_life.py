@@ -15,7 +15,7 @@ from spoolq import Sender, TimestampMicros
 from spoolq.errors import ForkedError
 from spoolq.testing import QwpServer
 
-from .harness import Call, child_environment, numbers, open_sender, publish, put, python
+from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python
 
 _CHILD = """
 import signal, sys, threading
@@ -157,6 +157,36 @@ def test_nfr_05_ctrl_c_in_every_wait_leaves_rows_whole_or_published_and_ends_the
     else:
         assert told == ["interrupted", "None", "0", "1"], "the row is published"
         assert numbers(server) == [0, 1]
+
+
+@pytest.mark.parametrize("then", ["wait", "await_acked_fsn", "close", "flush"])
+def test_33_ctrl_c_just_before_the_wake_loses_no_frame(server: QwpServer, then: str, monkeypatch) -> None:
+    clock = StepClock()
+    sender = open_sender(server, clock=clock)
+    publish(sender, 0)
+    sender.wait()
+    clock.asleep()
+    loop = sender._engine.loop
+    assert loop is not None
+    put(sender, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._wake, "set", interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            sender.flush()
+    assert (sender.published_fsn(), len(sender)) == (1, 0)
+    assert caught.value.in_doubt is True  # type: ignore[attr-defined]
+    if then == "flush":  # of nothing: another frame, which wakes for both
+        publish(sender, 2)
+        server.wait_for_rows("t", 3)
+    else:
+        calls = {"wait": sender.wait, "await_acked_fsn": lambda: sender.await_acked_fsn(1), "close": sender.close}
+        Call(calls[then]).outcome()
+    assert numbers(server)[:2] == [0, 1]
+    sender.close()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 # --- ours.md 32: fork -----------------------------------------------------------------------------------

@@ -273,7 +273,11 @@ class Engine:
         """
         progress = self.progress
         if progress.error is None and not progress.closing and self.keeper.failing_since is None:
-            quick = self._hand_over()
+            try:
+                quick = self._hand_over()
+            except BaseException as error:  # an interrupt while it wakes the loop, behind the frame
+                error.in_doubt = True  # type: ignore[attr-defined]
+                raise
             if quick >= 0:
                 return quick
         self._check_process()
@@ -317,11 +321,13 @@ class Engine:
 
     def await_acked(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits for the watermark; see `Progress.wait_until`."""
+        self._published()  # an interrupt may have kept the flush from waking the loop
         return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
 
     def await_all(self, stall_millis: int | None) -> None:
         """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
         target = self.store.published_fsn
+        self._published()
         while True:
             step = min(self.store.acked_fsn + 1, target)
             if not self.progress.wait_until(lambda fsn=step: self.store.acked_fsn >= fsn, stall_millis):  # type: ignore[misc]
@@ -437,6 +443,7 @@ class Engine:
         """Waits for the acknowledgements as long as the setting says; raises a terminal error in any case."""
         timeout_millis = self.config.close_flush_timeout_millis
         store = self.store
+        self._published()
 
         def drained() -> bool:
             return store.acked_fsn >= store.published_fsn

@@ -108,9 +108,12 @@ class IoLoop:
 
     # -- from other threads --------------------------------------------------------------------
     def wake(self) -> None:
-        """There may be new frames."""
+        """There may be new frames.
+
+        Only the loop says that it is awake again: an interrupt just here leaves ``asleep`` as it was, so the
+        next call wakes it.
+        """
         if self.asleep:
-            self.asleep = False
             self._wake.set()
 
     def post(self, event: events.Decided) -> None:

@@ -85,7 +85,11 @@ class Publisher:
         meanwhile (not with ``while_closing``, which is close's own), FrameTooLarge for a row that
         fits no frame.
         """
-        fsn = self.handover.publish()
+        try:
+            fsn = self.handover.publish()
+        except BaseException as error:  # an interrupt while it wakes the loop, behind the frame
+            error.in_doubt = True  # type: ignore[attr-defined]
+            raise
         if fsn >= 0:
             return fsn
         self._while_closing = while_closing
@@ -114,8 +118,16 @@ class Publisher:
                 raise
             finally:
                 if done:
-                    self._on_published()
+                    self._wake_loop()
         return self._store.published_fsn
+
+    def _wake_loop(self) -> None:
+        """There are new frames; an interrupt on the way says so."""
+        try:
+            self._on_published()
+        except BaseException as error:
+            error.in_doubt = True  # type: ignore[attr-defined]
+            raise
 
     def _append(self, cut: encode.Cut | None, wait: bool, dense: bool, done: list[encode.Cut | None]) -> None:
         """One frame; ``done`` gets the cut as soon as the frame is published, whatever happens next."""
