@@ -222,10 +222,14 @@ class Publisher:
         deadline_millis = self._append_deadline_millis if wait else 0
         self._progress.wait_until(came, deadline_millis, while_closing=self._while_closing)
         if room is None:
-            waited = self._clock.now_millis() - started
+            waited = f" within {self._clock.now_millis() - started} ms" if wait else ""
+            then = (
+                "close() gives the buffered rows up: before it, flush and wait for the server"
+                if self._while_closing
+                else "the rows are still buffered: flush again when the server catches up"
+            )
             raise BackpressureError(
-                f"no room for a frame of {nbytes} bytes within {waited} ms: {self._full()}; the rows "
-                "are still buffered: flush again when the server catches up, or raise sf_max_total_bytes"
+                f"no room for a frame of {nbytes} bytes{waited}: {self._full()}; {then}, or raise sf_max_total_bytes"
             )
         return room
 
