@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import signal
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,6 +25,7 @@ from spoolq.runtime.publisher import Publisher
 from spoolq.spool import MemoryStore
 from spoolq.spool.files import Files
 from spoolq.testing import QwpServer
+from tests.sender.harness import python
 from tests.spool.disk_slot import fresh, replay
 
 from .manual_clock import ManualClock
@@ -318,3 +322,38 @@ def test_a_slot_says_which_symbols_need_nothing_written_ahead(
         store.abandon(room)
         assert (store.symbols_ahead, store.dense) == ((0, False) if can_cut else (-1, True))
         monkeypatch.undo()
+
+
+_KILLED_IN_THE_PAYLOAD = """
+import ctypes, mmap, sys
+from spoolq import TimestampMicros, limits
+from spoolq.columns import RowBuffer, SymbolTable
+from spoolq.runtime.handover import Handover
+from spoolq.spool.segment import Appender, Segment
+page = mmap.PAGESIZE
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 2 * page)
+store = Appender(page, symbols_ahead=limits.DICTIONARY_ENTRIES_MAX)
+store.active = Segment(0, len(memory), memory)
+first = page - limits.SEGMENT_HEADER_BYTES - 2 * limits.FRAME_HEADER_BYTES
+store.publish(store.reserve(first))  # so the payload of the next frame begins with the second page ...
+rows = RowBuffer(SymbolTable())
+rows.row("t", columns={"n": 1}, at=TimestampMicros(1))
+handover = Handover(rows, store, gorilla=False)
+handover.frame_nbytes_max = page
+start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)) + page)
+assert ctypes.CDLL(None).mprotect(start, page, mmap.PROT_READ) == 0  # ... and its first byte ends the process
+if handover.flush() < 0:  # the plain body takes the ordinary way
+    store.reserve(100).view[0] = 1
+"""
+
+
+def test_inv_03_the_length_of_a_frame_is_stored_before_its_payload(tmp_path: Path) -> None:
+    """slot.md 2.2: length, payload, CRC last; looked at where the first byte of the payload was never stored."""
+    memory = tmp_path / "memory"
+    memory.write_bytes(bytes(2 * mmap.PAGESIZE))
+    done = python(_KILLED_IN_THE_PAYLOAD, str(memory))
+    assert done.returncode == -signal.SIGSEGV, done.stderr
+    crc, length = struct.unpack_from("<II", memory.read_bytes(), mmap.PAGESIZE - limits.FRAME_HEADER_BYTES)
+    assert crc == 0
+    assert length > 0

@@ -497,22 +497,28 @@ cdef class Appender:
 
     # -- the short way of compiled code, without a `Room`: between the two calls nothing else is called --
     cdef unsigned char* _direct_place(self, Py_ssize_t nbytes) except? NULL:
-        """Where a payload may be written now; NULL when only `reserve` can make room.  Takes nothing."""
+        """Where a payload may be written now, its length stored before it; NULL when only `reserve` can make room.
+
+        Takes nothing: behind it comes `_publish_direct` or `_clear_direct`.
+        """
         cdef Segment active = self.active
+        cdef unsigned char* frame
+        cdef int32_t length
         if self.room is not None or active is None or not 0 < nbytes <= self.direct_nbytes_max:
             return NULL
         if active.start == NULL or not active._fits(nbytes):
             return NULL
         active._grow_ends(spoolq_mark_load(&active.frames) + 1)  # what can fail, before the frame is there
-        return active.start + active.append_offset + FRAME_NBYTES
+        frame = active.start + active.append_offset
+        length = <int32_t>nbytes
+        memcpy(frame + CRC_NBYTES, &length, 4)
+        return frame + FRAME_NBYTES
 
     cdef int64_t _publish_direct(self, Py_ssize_t nbytes) except -1:
         """The payload stands at `_direct_place`: seals it, makes it visible; its FSN."""
         cdef Segment active = self.active
         cdef unsigned char* frame = active.start + active.append_offset
-        cdef int32_t length = <int32_t>nbytes
         cdef int64_t fsn
-        memcpy(frame + CRC_NBYTES, &length, 4)
         _seal_frame(frame, nbytes)
         fsn = active._count_frame(nbytes)
         spoolq_mark_store(&self.marks.published, fsn)
