@@ -89,7 +89,7 @@ def test_ours_8_forbidden_character_in_a_column_name(body: Body, character: str,
     name = f"a{character}b"
     values: dict[str, Any] = {"first": "1", name: "2"}
     error = refused(
-        body, lambda rows: rows.row("t", **{keyword: values}, at=AT), InvalidNameError, "column", repr(name)
+        body, lambda rows: rows.row("t", **{keyword: values}, at=AT), InvalidNameError, "table 't': column", repr(name)
     )
     assert (error.table, error.column) == ("t", name)  # type: ignore[attr-defined]
 
@@ -116,8 +116,10 @@ def test_wire_3_4_column_names_that_are_taken(body: Body, name: str) -> None:
 @pytest.mark.parametrize("name", ["", 5, None, b"a", "\ud800"], ids=["empty", "int", "None", "bytes", "surrogate"])
 def test_ours_8_a_name_that_is_none(body: Body, name: Any) -> None:
     refused(body, lambda rows: rows.row(name, columns={"i": 1}, at=AT), InvalidNameError, "table name")
-    refused(body, lambda rows: rows.row("t", columns={name: 1}, at=AT), InvalidNameError, "column name")
-    refused(body, lambda rows: rows.row("t", symbols={name: "x"}, at=AT), InvalidNameError, "column name")
+    refused(body, lambda rows: rows.row("t", columns={name: 1}, at=AT), InvalidNameError, "table 't': ", "column name")
+    refused(
+        body, lambda rows: rows.row("t", symbols={name: "x"}, at=AT), InvalidNameError, "table 't': ", "column name"
+    )
 
 
 def test_ours_8_the_name_of_a_none_is_checked_too(body: Body) -> None:
@@ -129,7 +131,17 @@ def test_ours_8_the_name_of_a_none_is_checked_too(body: Body) -> None:
 @pytest.mark.parametrize("name", ["n" * 128, "é" * 64, "🦀" * 32])
 def test_ours_8_name_too_long_in_bytes(body: Body, name: str) -> None:
     refused(body, lambda rows: rows.row(name, columns={"i": 1}, at=AT), InvalidNameError, "table", "128 bytes", "127")
-    refused(body, lambda rows: rows.row("t", columns={name: 1}, at=AT), InvalidNameError, "column", "128 bytes", "127")
+    refused(
+        body, lambda rows: rows.row("t", columns={name: 1}, at=AT), InvalidNameError, "table 't'", "128 bytes", "127"
+    )
+
+
+def test_ours_8_a_symbol_above_the_frame_limit_names_its_column(body: Body) -> None:
+    rows = body.buffer()
+    rows.row_bytes_max = 1_000
+    with pytest.raises(FrameTooLarge, match=r"table 't', column 's': the symbol 'xxx.*1000") as caught:
+        rows.row("t", symbols={"s": "x" * 2_000}, at=AT)
+    assert (caught.value.table, caught.value.column, caught.value.limit) == ("t", "s", 1_000)
 
 
 def test_ours_8_the_limit_of_names_is_the_one_given(body: Body) -> None:

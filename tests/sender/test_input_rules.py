@@ -31,10 +31,10 @@ _BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "empty table name": ({"table": "", "columns": {"n": 1}}, ("table name",)),
     "table name of another type": ({"table": 7, "columns": {"n": 1}}, ("table name",)),
     "table name too long in bytes": ({"table": "é" * 64, "columns": {"n": 1}}, ("127",)),
-    "forbidden character in a column name": ({"columns": {"a-b": 1}}, ("column", "a-b")),
-    "forbidden character in a symbol's name": ({"symbols": {"a.b": "x"}}, ("column", "a.b")),
-    "empty column name": ({"columns": {"": 1}}, ("column name",)),
-    "column name too long in bytes": ({"columns": {"x" * 128: 1}}, ("127",)),
+    "forbidden character in a column name": ({"columns": {"a-b": 1}}, ("'t'", "column", "a-b")),
+    "forbidden character in a symbol's name": ({"symbols": {"a.b": "x"}}, ("'t'", "column", "a.b")),
+    "empty column name": ({"columns": {"": 1}}, ("'t'", "column name")),
+    "column name too long in bytes": ({"columns": {"x" * 128: 1}}, ("'t'", "127")),
     "two names equal ignoring case": ({"columns": {"a": 1, "A": 2}}, ("'t'", "A")),
     "a symbol and a column of one name": ({"symbols": {"a": "x"}, "columns": {"a": 2}}, ("'t'", "a")),
     "int above 64 bits": ({"columns": {"n": 1 << 63}}, ("'t'", "'n'")),
@@ -57,6 +57,7 @@ _BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "columns that are no mapping": ({"columns": [("n", 1)]}, ("columns",)),
     "more than 2048 columns": ({"columns": {f"c{n}": n for n in range(2_049)}}, ("2048", "'t'")),
     "a value above the frame limit": ({"columns": {"text": "x" * (3 << 20)}}, ("'t'",)),
+    "column name of another type": ({"columns": {7: 1}}, ("'t'", "column name", "int")),
     "a symbol above the frame limit": ({"symbols": {"s": "x" * (2 << 20)}}, ("'t'", "'s'")),
 }
 

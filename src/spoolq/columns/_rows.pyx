@@ -668,7 +668,7 @@ cdef class RowBuffer:
         new = symbols.intern(text, table, name)
         needed = symbols.entries_nbytes(new, new + 1) + sizes.SYMBOL_MESSAGE_BYTES
         if 0 < self.row_bytes_max < needed:
-            raise faults.symbol_too_large(table, text, needed, self.row_bytes_max)
+            raise faults.symbol_too_large(table, name, text, needed, self.row_bytes_max)
         return new
 
     # -- the end of a row ----------------------------------------------------------------------

@@ -109,14 +109,15 @@ def row_too_large(table: str, size: int, limit: int) -> FrameTooLarge:
     )
 
 
-def symbol_too_large(table: str, text: str, size: int, limit: int) -> FrameTooLarge:
+def symbol_too_large(table: str, column: str, text: str, size: int, limit: int) -> FrameTooLarge:
     """A symbol that no frame takes."""
     return FrameTooLarge(
-        f"row for table {table!r}: the symbol {text[:40]!r}... needs a message of {size} bytes; the limit of one frame "
-        f"is {limit}; use a VARCHAR column for texts of that size",
+        f"table {table!r}, column {column!r}: the symbol {text[:40]!r}... needs a message of {size} bytes; the limit "
+        f"of one frame is {limit}; use a VARCHAR column for texts of that size",
         size=size,
         limit=limit,
         table=table,
+        column=column,
     )
 
 

@@ -79,29 +79,34 @@ def as_values(table: str, index: int, given: Any) -> Sequence[Any]:
 
 
 def _encoded(kind: str, name: str, max_bytes: int, table: str | None) -> bytes:
-    column = name if kind == "column" else None
     if not isinstance(name, str):
-        raise InvalidNameError(f"a {kind} name must be a str, not {type(name).__name__}", table=table)
+        raise InvalidNameError(
+            f"{_place(kind, table)}a {kind} name must be a str, not {faults.kind_of(name)}",
+            table=table if kind == "column" else None,
+        )
     if not name:
-        raise InvalidNameError(f"a {kind} name must not be empty", table=table, column=column)
+        raise _invalid(kind, name, table, f"a {kind} name must not be empty")
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
-        raise InvalidNameError(f"{kind} name {name!r} is not valid Unicode: {error}", table=table) from None
+        raise _invalid(kind, name, table, f"{kind} name {name!r} is not valid Unicode: {error}") from None
     if len(encoded) > max_bytes:
-        raise InvalidNameError(
-            f"{kind} name {name[:40]!r}... has {len(encoded)} bytes of UTF-8; the limit is {max_bytes}",
-            table=table,
-            column=column,
-        )
+        why = f"{kind} name {name[:40]!r}... has {len(encoded)} bytes of UTF-8; the limit is {max_bytes}"
+        raise _invalid(kind, name, table, why)
     return encoded
 
 
 def _check_characters(kind: str, name: str, forbidden: frozenset[str], table: str | None) -> None:
     for index, character in enumerate(name):
         if character in forbidden:
-            raise InvalidNameError(
-                f"{kind} name {name!r} has the forbidden character {character!r} at index {index}",
-                table=table,
-                column=name if kind == "column" else None,
-            )
+            why = f"{kind} name {name!r} has the forbidden character {character!r} at index {index}"
+            raise _invalid(kind, name, table, why)
+
+
+def _invalid(kind: str, name: str, table: str | None, why: str) -> InvalidNameError:
+    return InvalidNameError(_place(kind, table) + why, table=table, column=name if kind == "column" else None)
+
+
+def _place(kind: str, table: str | None) -> str:
+    """Where a column stands; a table's name is its own place."""
+    return f"table {table!r}: " if kind == "column" and table is not None else ""

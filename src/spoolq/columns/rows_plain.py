@@ -422,7 +422,7 @@ class RowBuffer:
         new = self.symbols.intern(text, table, name)
         needed = self.symbols.entries_nbytes(new, new + 1) + sizes.SYMBOL_MESSAGE_BYTES
         if 0 < self.row_bytes_max < needed:
-            raise faults.symbol_too_large(table, text, needed, self.row_bytes_max)
+            raise faults.symbol_too_large(table, name, text, needed, self.row_bytes_max)
         return new
 
     def _set_designated(self, row: _Row, column_type: ColumnType, number: int) -> None:
