@@ -175,14 +175,19 @@ def test_33_ctrl_c_just_before_the_wake_loses_no_frame(server: QwpServer, then: 
             sender.flush()
     assert (sender.published_fsn(), len(sender)) == (1, 0)
     assert caught.value.in_doubt is True  # type: ignore[attr-defined]
-    if then == "flush":  # of nothing: another frame, which wakes for both
-        publish(sender, 2)
-        server.wait_for_rows("t", 3)
-    else:
-        calls = {"wait": sender.wait, "await_acked_fsn": lambda: sender.await_acked_fsn(1), "close": sender.close}
+    calls = {
+        "wait": sender.wait,
+        "await_acked_fsn": lambda: sender.await_acked_fsn(1),
+        "close": sender.close,
+        "flush": lambda: publish(sender, 2),  # another frame, which wakes for both
+    }
+    try:
         Call(calls[then]).outcome()
-    assert numbers(server)[:2] == [0, 1]
-    sender.close()
+        server.wait_for_rows("t", 2)
+        assert numbers(server)[:2] == [0, 1]
+    finally:
+        loop._wake.set()
+        sender.close()
 
 
 def interrupt(*_: object) -> None:
