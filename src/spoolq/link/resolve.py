@@ -9,8 +9,8 @@ the next call waits for that one, within its own bounds, and starts another only
 for the same host brings late serves the call that comes next, so a resolver slower than the time bound
 still leads to a connection.
 
-Owned by the thread that connects, one a sender.  The sockets of a wait (a
-pair: Windows waits for nothing else) exist only as long as the wait.
+Owned by the thread that connects, one a sender.  The pair of sockets of a wait (Windows waits for
+nothing else) exists only as long as the wait.
 """
 
 from __future__ import annotations
