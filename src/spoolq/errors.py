@@ -27,6 +27,17 @@ class SpoolqError(Exception):
         self.in_doubt = in_doubt
 
 
+def doubted(error: SpoolqError) -> SpoolqError:
+    """The same error with ``in_doubt``, as a copy: a latched one is raised by many calls, each with its own answer."""
+    copy: SpoolqError = type(error).__new__(type(error))
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    if isinstance(error, OSError) and isinstance(copy, OSError):  # these two are no part of the dict
+        copy.errno, copy.filename = error.errno, error.filename
+    copy.in_doubt, copy.__cause__ = True, error.__cause__
+    return copy
+
+
 class ConfigError(SpoolqError, ValueError):
     """A connect string or keyword is wrong; raised before any socket or file is touched.
 
@@ -136,11 +147,12 @@ class ServerRejection(SpoolqError):
 class DeliveryTimeout(SpoolqError, TimeoutError):
     """Frames were still unacknowledged when the wait ended.
 
-    ``published_fsn`` and ``acked_fsn`` are the watermarks at that moment (-1 when none).
+    ``published_fsn`` and ``acked_fsn`` are the watermarks at that moment (-1 when none).  Always
+    ``in_doubt``: wait again, do not resend.
     """
 
     def __init__(self, message: str, *, published_fsn: int, acked_fsn: int) -> None:
-        super().__init__(message)
+        super().__init__(message, in_doubt=True)
         self.published_fsn = published_fsn
         self.acked_fsn = acked_fsn
 

@@ -84,3 +84,36 @@ def test_no_thread_exists_before_the_first_entry() -> None:
     dispatcher = Dispatcher(print, 4, "spoolq-test")
     assert threading.active_count() == before
     dispatcher.close()
+
+
+def test_what_a_hanging_handler_never_got_is_counted_as_dropped_by_close() -> None:
+    """behaviour.md 6.3: close waits for a moment, then leaves the thread behind; nothing reaches the handler later."""
+    entered, go_on, told = threading.Event(), threading.Event(), list[int]()
+
+    def handler(entry: int) -> None:
+        told.append(entry)
+        entered.set()
+        assert go_on.wait(10)
+
+    dispatcher = Dispatcher(handler, 16, "test-dispatcher")
+    for entry in range(3):
+        dispatcher.post(entry)
+    assert entered.wait(10)
+    dispatcher.close()
+    assert (dispatcher.delivered, dispatcher.dropped) == (0, 2)
+    dispatcher.post(3)
+    assert dispatcher.dropped == 3
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "test-dispatcher":
+            thread.join(10)
+    assert (told, dispatcher.delivered, dispatcher.dropped) == ([0], 1, 3)
+
+
+def test_close_lets_the_handler_finish_what_is_queued() -> None:
+    told: list[int] = []
+    dispatcher = Dispatcher(told.append, 16, "test-dispatcher")
+    for entry in range(10):
+        dispatcher.post(entry)
+    dispatcher.close()
+    assert (told, dispatcher.dropped) == (list(range(10)), 0)

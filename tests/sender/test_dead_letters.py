@@ -499,6 +499,40 @@ def test_dlq_04_a_letter_of_another_life_gets_the_ids_of_this_one(tmp_path: Path
         assert frames(server) == [[1, 8, 7, 8, 9, 9, 10]]
 
 
+def test_dlq_04_where_symbols_cannot_be_written_ahead_a_letter_brings_them_all(tmp_path: Path) -> None:
+    """Dense frames (slot.md 4): what is requeued, too, has to be enough by itself."""
+    sender = stopped(tmp_path)
+    sender.skip_head_frame()
+    closed(sender)
+    nobody = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
+    with open_sender(nobody, on_slot(tmp_path), base="") as sender:
+        store = sender._engine.store
+        store._slot.symbol_log.usable = False  # type: ignore[attr-defined]
+        assert store.dense
+        publish(sender, 3)
+        fsn = sender.requeue(sender.dead_letters()[0])
+        run = store.run(fsn, 1, 1)
+        assert run is not None
+        found = decode(bytes(run.payloads()[0]), Dictionary())
+        run.release()
+        assert (found.delta_start, found.tables[0].columns[0].values) == (0, ["sym-1"])
+    (tmp_path / "default" / ".symbol-dict").unlink()
+    with QwpServer() as server, open_sender(server, on_slot(tmp_path)) as sender:
+        sender.wait()
+        assert numbers(server) == [2, 3, 1]
+
+
+def test_dlq_04_a_sender_takes_the_letters_of_another_one(tmp_path: Path) -> None:
+    sender = stopped(tmp_path, sender_id="gone")
+    letter = sender.skip_head_frame()
+    closed(sender)
+    with QwpServer() as server, open_sender(server, on_slot(tmp_path)) as sender:
+        sender.requeue(letter)
+        sender.wait()
+        assert numbers(server) == [1]
+    assert os.listdir(tmp_path / "gone.dead-letter") == []
+
+
 def test_dlq_04_what_was_requeued_survives_a_restart(tmp_path: Path) -> None:
     sender = stopped(tmp_path)
     sender.skip_head_frame()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from spoolq import TimestampMicros
-from spoolq.errors import DeliveryTimeout, ServerRejection, SpoolqError
+from spoolq.errors import DeliveryTimeout, ServerRejection, SpoolqError, StorageError, doubted
 from spoolq.testing import Answer, QwpServer, Reject, Script
 
 from .harness import Call, Recorder, StepClock, numbers, open_sender, publish, put
@@ -227,6 +228,42 @@ def test_ERR_09_the_acked_accessor_and_the_wait_work_with_flush_and_get_fsn(serv
         assert ahead.is_alive()
         publish(sender, 3)
         assert ahead.outcome() is True
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_3_3_rows_that_a_stopped_sender_has_queued_on_a_slot_are_in_doubt(tmp_path: Path, on_disk: bool) -> None:
+    """The next sender delivers them: resending would double them.  In memory they end with the sender."""
+    handler = Recorder()
+    with QwpServer(script=[Script(reject=(Reject(0, 3, "why"),)), Script()]) as server:
+        server.hold_acks()
+        slot = f"sf_dir={tmp_path};" if on_disk else ""
+        sender = open_sender(server, slot, handler=handler)
+        publish(sender, 0)
+        put(sender, 1)
+        server.release_acks()
+        handler.wait_for()
+        with pytest.raises(ServerRejection) as caught:
+            sender.flush()
+        assert sender.published_fsn() == 1
+        assert caught.value.in_doubt is on_disk
+        assert (caught.value.category, caught.value.from_fsn, caught.value.status) == ("schema_mismatch", 0, 3)
+        with pytest.raises(ServerRejection) as caught:
+            sender.flush()
+        assert caught.value.in_doubt is False, "nothing of this call was queued"
+        with pytest.raises(ServerRejection):
+            sender.close()
+        if on_disk:
+            with open_sender(server, slot) as sender:
+                sender.wait()
+            assert numbers(server) == [0, 1]
+
+
+def test_a_copy_in_doubt_says_all_that_the_error_said() -> None:
+    error = StorageError("cannot write it", errno=28, filename="f")
+    copy = doubted(error)
+    assert type(copy) is StorageError
+    assert (str(copy), copy.errno, copy.filename, copy.in_doubt) == ("cannot write it", 28, "f", True)  # type: ignore[attr-defined]
+    assert error.in_doubt is False
 
 
 def test_29c_a_terminal_error_that_nobody_saw_names_the_undelivered_frames_at_close(server: QwpServer) -> None:

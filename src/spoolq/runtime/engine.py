@@ -27,7 +27,7 @@ from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.config_keys import Secret, TokenProvider
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions, events
-from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError
+from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError, doubted
 from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle
@@ -228,7 +228,8 @@ class Engine:
             self.rows.latched = latch.error
 
     def _report(self, report: actions.Report) -> None:
-        if self._thread is None and isinstance(report.event, actions.ServerErrorEvent):
+        event = report.event
+        if self._thread is None and isinstance(event, actions.ServerErrorEvent) and event.policy == "terminal":
             return  # the constructor raises it
         self.reports.take(report)
 
@@ -269,7 +270,8 @@ class Engine:
     def flush(self) -> int | None:
         """Publishes what is buffered; the FSN of the last frame, None when nothing was buffered.
 
-        A latched terminal error is raised behind it: the rows are in the store then, not kept.
+        A latched terminal error is raised behind it: the rows are in the store then, not kept.  On a slot the
+        next sender delivers them, so the error of this call is in doubt; in memory they end with this sender.
         """
         progress = self.progress
         if progress.error is None and not progress.closing and self.keeper.failing_since is None:
@@ -286,8 +288,14 @@ class Engine:
             fsn = self.publisher.publish()
             self.keeper.published()
         if self.progress.error is not None:
-            raise self.progress.error.with_traceback(None)
+            raise self._latched_error(queued=fsn is not None)
         return fsn
+
+    def _latched_error(self, *, queued: bool) -> SpoolqError:
+        """What a call raises; ``queued``: it has published rows that outlive this sender where there is a slot."""
+        error = self.progress.error
+        assert error is not None
+        return doubted(error) if queued and self.storage.slot is not None else error.with_traceback(None)
 
     def skip_head_frame(self) -> DeadLetter:
         """See `Sender.skip_head_frame`."""

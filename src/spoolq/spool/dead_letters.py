@@ -182,7 +182,7 @@ class DeadLetters:
     def remove(self, letter: DeadLetter) -> None:
         """Removes a letter; it does not come back after a power cut."""
         self._files.unlink(letter.path)
-        self._files.sync_directory(self.directory)
+        self._files.sync_directory(os.path.dirname(letter.path))
 
     def _prepare(self) -> list[str]:
         """Makes the directory, clears what a crash left half-made; the names of the letters."""
