@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from spoolq import BackpressureError, Sender, ServerRejection, SlotBusyError
 from spoolq.qwp.layout import Status
+from spoolq.runtime.clock import Clock
 from spoolq.server import QwpServer
 from spoolq.testing import Drop, Reject, Script
 from tests.sender.harness import numbers
@@ -57,19 +58,19 @@ def test_invariant_26_a_full_slot_blocks_until_the_deadline_and_an_ack_frees_it(
 
 
 def test_invariant_26_a_terminal_error_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conf = "auto_flush=off;sf_max_segment_bytes=120;sf_max_total_bytes=360;sf_append_deadline_millis=600000;"
+    conf = "auto_flush=off;sf_max_segment_bytes=120;sf_max_total_bytes=360;sf_append_deadline_millis=10000;"
     with QwpServer() as server:
         server.hold_acks()
         server.set_script(Script(reject=(Reject(0, Status.SCHEMA_MISMATCH),)))
         sender = Sender.from_conf(server.conf + conf, sf_dir=tmp_path)
-        publisher = sender._engine.publisher
-        wait_for_room = publisher._wait_for_room
+        wait = Clock.wait
 
-        def wait(nbytes: int, wait: bool) -> Any:
-            server.release_acks()  # the rejection comes while the append waits
-            return wait_for_room(nbytes, wait)
+        def release_and_wait(clock: Clock, condition: threading.Condition, timeout_millis: int | None) -> None:
+            if threading.current_thread() is threading.main_thread() and sender._engine.publisher._is_at_cap():
+                server.release_acks()  # the rejection comes while the append waits, and not for a spare
+            wait(clock, condition, timeout_millis)
 
-        monkeypatch.setattr(publisher, "_wait_for_room", wait)
+        monkeypatch.setattr(Clock, "wait", release_and_wait)
         with pytest.raises(ServerRejection):
             put_many(sender, 10)
         with pytest.raises(ServerRejection):
@@ -82,6 +83,7 @@ def test_invariant_32_a_new_symbol_after_recovery_gets_an_id_of_its_own(tmp_path
         put(sender, 3, 1, 0)
         sender.wait()
         assert numbers(server) == [0, 1, 2, 3, 1, 0]  # each row's symbol is checked to be its own
+        assert server.connections[0].messages[-1][12:20] == b"\3\1\5sym-3", "one new symbol, and its id is 3"
 
 
 def test_invariant_33_the_dictionary_goes_ahead_on_every_connection_within_the_cap(tmp_path: Path) -> None:
