@@ -54,13 +54,16 @@ def entry(**changes: str | list[str]) -> str:
         (entry(replace=".strip()"), "find and replace are the same"),
         (entry(replace="("), "the changed file is no Python"),
         (entry(file="src/spoolq/none.py"), "there is no src/spoolq/none.py"),
-        (entry(file="src/spoolq/spool/_crc.pyx"), "is no Python file below src/"),
+        (entry(file="src/spoolq/spool/_crc.pyx"), "is compiled and would not be built again"),
         (entry(file="src/spoolq/spool/segment_plain.py", find="self.count += 1"), 'only with implementation = "plain"'),
         (entry(test="tests/test_values.py::test_none"), "there is no test tests/test_values.py::test_none"),
-        (entry(ids=["SEG-01"]), "does not carry SEG-01"),
+        (entry(ids=["SEG-01"]), "carries none of SEG-01"),
         (entry(ids=["SEG-99"]), "SEG-99 is neither an acceptance id nor a section"),
         (entry() + entry(), "some:2: the same as some:1"),
-        (entry(ids=["SEG-05"], test="tests/spool/test_recovery.py::test_row_of_5_2[REC-04 two]"), "carry SEG-05"),
+        (
+            entry(ids=["SEG-05"], test="tests/spool/test_recovery.py::test_row_of_5_2[REC-04 two]"),
+            "carries none of SEG-05",
+        ),
     ],
 )
 def test_an_entry_that_cannot_be_replayed_is_refused(

@@ -25,11 +25,11 @@ _TESTS_SHOWN_MAX = 6
 
 
 def mutants_by_id() -> dict[str, list[Mutant]]:
-    """The mutants of each acceptance id that has one."""
+    """The mutants of each acceptance id that has one: those whose test carries the id."""
     found: dict[str, list[Mutant]] = {}
     for mutant in registry.load():
         for number in mutant.ids:
-            if number in ids.table():
+            if number in registry.claims_of(mutant.test):
                 found.setdefault(number, []).append(mutant)
     return found
 
@@ -61,7 +61,7 @@ def render() -> str:
             requirement.kind,
             requirement.text,
             "<br>".join(_tests(tests)) or "not yet",
-            "<br>".join(f"{_file(mutant)}: {mutant.change()}" for mutant in changes) or "not yet",
+            "<br>".join(dict.fromkeys(f"{_file(mutant)}: {mutant.change()}" for mutant in changes)) or "not yet",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     tested = sum(bool(tests) for number, tests in carriers.items() if number in ids.table())

@@ -10,6 +10,7 @@ The registry is one TOML file an area beside this file; an entry reads
     test = "tests/spool/test_scan.py::test_seg_06_..."    # a node id, with or without its parameters
     # implementation = "plain"          # when the file is a plain twin; compiled files are never mutated
     # what = "a few words for the page, where find and replace do not say it"
+    # slow = true                       # takes more than 15 s to be caught: left out of samples, `make mutants` has it
 
 `registry` reads and checks it, `tree` is a copy of the project in which files are changed, `run` runs one test there
 and judges what it did, `__main__` is the command: `python -m tests.mutants --help`.

@@ -28,7 +28,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--all", action="store_true", help="every mutant (the default)")
-    what.add_argument("--sample", type=int, metavar="N", help="N of them at random")
+    what.add_argument("--sample", type=int, metavar="N", help="N of them at random, slow ones left out")
     what.add_argument("--id", action="append", default=[], help="those of an acceptance id; may be given again")
     what.add_argument("--name", action="append", default=[], help="one, as the output calls it: spool:17")
     parser.add_argument("--file", type=Path, action="append", help="only this registry file; may be given again")
@@ -57,7 +57,8 @@ def chosen(entries: list[Mutant], wanted: argparse.Namespace) -> list[Mutant]:
         seed = wanted.seed or _commit()
         print(f"{wanted.sample} of {len(entries)} mutants; again: "
               f"python -m tests.mutants --sample {wanted.sample} --seed {seed}", flush=True)  # fmt: skip
-        return random.Random(seed).sample(entries, min(wanted.sample, len(entries)))
+        quick = [mutant for mutant in entries if not mutant.slow]
+        return random.Random(seed).sample(quick, min(wanted.sample, len(quick)))
     return entries
 
 
@@ -73,12 +74,20 @@ class _Replay:
             self._left.put(mutant)
 
     def work(self, tree: Tree) -> None:
-        while True:
-            try:
-                mutant = self._left.get_nowait()
-            except queue.Empty:
-                return
+        """A thread with a copy of its own: until none is left."""
+        while (mutant := self._next()) is not None:
             self._note(mutant, run.replay(tree, mutant))
+
+    def stop(self) -> None:
+        """None is left."""
+        while self._next() is not None:
+            pass
+
+    def _next(self) -> Mutant | None:
+        try:
+            return self._left.get_nowait()
+        except queue.Empty:
+            return None
 
     def _note(self, mutant: Mutant, verdict: run.Verdict) -> None:
         with self._lock:
@@ -106,15 +115,20 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="spoolq-mutants-") as folder:
         trees = [Tree(Path(folder) / f"copy-{number}") for number in range(min(wanted.jobs, len(taken)))]
-        if not wanted.trust and (wrong := run.prove_green(trees[0], taken)):
+        if wrong := run.foreign(trees[0]) if wanted.trust else run.prove_green(trees[0], taken):
             print("\n".join(wrong), file=sys.stderr)
             return 2
         replay = _Replay(taken)
         threads = [threading.Thread(target=replay.work, args=(tree,)) for tree in trees]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:  # Ctrl-C: the runs that are under way end, and no other one begins
+            replay.stop()
+            for thread in threads:
+                thread.join()
     print(", ".join(f"{source} {count}" for source, count in sorted(replay.total.items())), end=": ")
     print(f"{len(taken) - len(replay.survivors)} red, {len(replay.survivors)} survive")
     for mutant in replay.survivors:

@@ -18,9 +18,10 @@ from tests.acceptance import ids as acceptance
 
 ROOT = acceptance.ROOT
 HERE = Path(__file__).parent
-_KEYS = {"ids", "file", "find", "replace", "test", "implementation", "what"}
+_KEYS = {"ids", "file", "find", "replace", "test", "implementation", "what", "slow"}
 _REQUIRED = {"ids", "file", "find", "replace", "test"}
 _SECTION = re.compile(r"(ours|behaviour|slot|wire|observed)-\d+(\.\d+)*[a-z]?")
+_COMPILED = {".pyx", ".pxd", ".h", ".c", ".so"}
 _SHOWN_CHARS_MAX = 70
 
 
@@ -36,6 +37,7 @@ class Mutant(NamedTuple):
     test: str
     implementation: str
     what: str
+    slow: bool = False
 
     @property
     def name(self) -> str:
@@ -84,12 +86,15 @@ def _entry(source: str, number: int, entry: dict[str, object]) -> Mutant:
     ids = entry["ids"]
     if not isinstance(ids, list) or not ids or not all(isinstance(value, str) for value in ids):
         raise ValueError(f"{where}: ids is a list of at least one text")
-    texts = {key: entry.get(key, "") for key in _KEYS - {"ids"}}
+    texts = {key: entry.get(key, "") for key in _KEYS - {"ids", "slow"}}
     if wrong := {key for key, value in texts.items() if not isinstance(value, str)}:
         raise ValueError(f"{where}: {sorted(wrong)} must be texts")
     if texts["implementation"] not in ("", "plain"):
         raise ValueError(f"{where}: implementation is 'plain' or left out")
-    return Mutant(source, number, tuple(ids), **{key: str(value) for key, value in texts.items()})
+    if entry.get("slow", True) is not True:
+        raise ValueError(f"{where}: slow is true or left out")
+    found = Mutant(source, number, tuple(ids), **{key: str(value) for key, value in texts.items()})
+    return found._replace(slow="slow" in entry)
 
 
 def problems(entries: Sequence[Mutant], root: Path = ROOT) -> Iterator[str]:
@@ -106,8 +111,8 @@ def problems(entries: Sequence[Mutant], root: Path = ROOT) -> Iterator[str]:
 
 def _wrong_change(mutant: Mutant, root: Path) -> Iterator[str]:
     path = root / mutant.file
-    if not mutant.file.endswith(".py") or not mutant.file.startswith(("src/", "bench/")):
-        yield f"{mutant.file} is no Python file below src/ or bench/"
+    if path.suffix in _COMPILED:
+        yield f"{mutant.file} is compiled and would not be built again: change its plain twin"
         return
     if not path.is_file():
         yield f"there is no {mutant.file}"
@@ -117,7 +122,7 @@ def _wrong_change(mutant: Mutant, root: Path) -> Iterator[str]:
         yield "find and replace are the same"
     elif (count := text.count(mutant.find) if mutant.find else 0) != 1:
         yield f"the text to find occurs {count} times in {mutant.file}: {mutant.find!r}"
-    else:
+    elif path.suffix == ".py":
         try:
             compile(text.replace(mutant.find, mutant.replace), mutant.file, "exec", ast.PyCF_ONLY_AST)
         except SyntaxError as error:
@@ -131,11 +136,15 @@ def _wrong_test(mutant: Mutant) -> Iterator[str]:
     if test is None:
         yield f"there is no test {mutant.function()}"
         return
-    case = mutant.test.partition("[")[2]
-    claims = test.ids | acceptance.ids_of_text(case) if case else test.claims()
     for number in mutant.ids:
-        if number in acceptance.table():
-            if number not in claims:
-                yield f"{mutant.test} does not carry {number}"
-        elif not _SECTION.fullmatch(number):
+        if number not in acceptance.table() and not _SECTION.fullmatch(number):
             yield f"{number} is neither an acceptance id nor a section such as ours-29a"
+    claimed = [number for number in mutant.ids if number in acceptance.table()]
+    if claimed and not claims_of(mutant.test) & set(claimed):
+        yield f"{mutant.test} carries none of {', '.join(claimed)}"
+
+
+def claims_of(node: str) -> frozenset[str]:
+    """The acceptance ids that a test carries: of its function and of the case that is named."""
+    function, _, case = node.partition("[")
+    return acceptance.tests()[function].ids | acceptance.ids_of_text(case)

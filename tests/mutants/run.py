@@ -75,7 +75,7 @@ def _judge(ended: _Ended) -> Verdict:
 
 def prove_green(tree: Tree, mutants: Iterable[Mutant]) -> list[str]:
     """The tests of these mutants on the unchanged copy: what is wrong with them, nothing when all pass."""
-    wrong = _foreign(tree)
+    wrong = foreign(tree)
     by_body: dict[str, list[str]] = {}
     for mutant in mutants:
         tests = by_body.setdefault(mutant.implementation, [])
@@ -89,7 +89,7 @@ def prove_green(tree: Tree, mutants: Iterable[Mutant]) -> list[str]:
     return wrong
 
 
-def _foreign(tree: Tree) -> list[str]:
+def foreign(tree: Tree) -> list[str]:
     """An installed package may stand before the copy, and no mutant would ever be imported."""
     found = subprocess.run(
         [sys.executable, "-c", "import spoolq; print(spoolq.__file__)"],
