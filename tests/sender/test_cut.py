@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spoolq import DeliveryTimeout
+from spoolq.errors import SlotBusyError
 from spoolq.link import ConnectOptions, connect
 from spoolq.runtime import engine
 from spoolq.testing import QwpServer
@@ -25,6 +27,7 @@ from tests.link.peer import Peer, accepted, request, wait_for_end
 from tests.link.test_resolve import Blocked, threads
 
 from .harness import Call, Recorder, child_environment, numbers, open_sender, publish
+from .test_token import open_with
 
 TIMEOUT_SECONDS = 10.0
 SLOW = "auth_timeout_ms=600000;connect_timeout=600000;close_flush_timeout_millis=0;initial_connect_retry=async;"
@@ -157,6 +160,36 @@ def test_senders_behind_a_blocked_resolver_have_one_thread_each(blocked: Blocked
         assert len(threads()) == 1
         sender.close()
         assert numbers(server) == [0, 1]
+
+
+def test_snd_08_what_a_stuck_thread_holds_is_freed_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can end a token provider; `close` comes back all the same and takes nothing from under the thread."""
+    monkeypatch.setattr(engine, "_JOIN_SECONDS", 0.01)
+    entered, release = threading.Event(), threading.Event()
+
+    def provide() -> str:
+        entered.set()
+        release.wait(TIMEOUT_SECONDS)
+        return "token"
+
+    slot = f"sf_dir={tmp_path / 'slots'};"
+    with QwpServer() as server:
+        sender = open_with(server, provide, SLOW + slot)
+        (stuck,) = [thread for thread in threading.enumerate() if thread.name == "spoolq-io"]
+        publish(sender, 0)
+        assert entered.wait(TIMEOUT_SECONDS)
+        sender.close()
+        assert "the I/O thread did not end within 0.01 s" in caplog.text
+        assert f"the lock of the slot {tmp_path / 'slots' / 'default'}, are freed when it ends" in caplog.text
+        with pytest.raises(SlotBusyError):
+            open_sender(server, slot)
+        release.set()
+        stuck.join(TIMEOUT_SECONDS)
+        with open_sender(server, slot) as again:
+            again.wait()
+        assert numbers(server) == [0]
 
 
 @pytest.mark.parametrize("host", ["[::1]", "ip6.example"])

@@ -17,6 +17,7 @@ Opening undoes every step that was made when a later one fails.  A terminal erro
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from random import Random
@@ -113,6 +114,8 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._hand_over = self.publisher.handover.flush
         self._close_lock = threading.Lock()
+        self._io_ended = False
+        self._io_left = False
         self._close_begun = False
         self._is_forked = False
         self._close_ended = threading.Event()
@@ -176,7 +179,7 @@ class Engine:
         if self.config.auto_flush_interval_millis:
             self.rows.on_first_row = self.keeper.row_buffered
         self.publisher.handover.sleeper = loop
-        self._thread = thread = threading.Thread(target=self._run_loop, args=(loop,), name="spoolq-io", daemon=True)
+        self._thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
         try:
             thread.start()
         except BaseException:
@@ -197,8 +200,22 @@ class Engine:
         self._close_begun = True
         self._close_ended.set()
 
+    def _run_io(self, loop: IoLoop) -> None:
+        """The I/O thread; when `close` did not wait for its end, it frees what `close` left to it."""
+        try:
+            self._run_loop(loop)
+        finally:
+            with self._close_lock:
+                self._io_ended, left = True, self._io_left
+            if left:
+                steps = Steps()
+                steps.run(loop.close)
+                steps.run(self.store.close)
+                for error in steps.errors:
+                    _LOG.error("freeing what %s left behind: %s", self.describe(), error)
+
     def _run_loop(self, loop: IoLoop) -> None:
-        """The I/O thread: a fault of ours must end the sender loudly, never leave it hanging."""
+        """What the I/O thread does: a fault of ours must end the sender loudly, never leave it hanging."""
         try:
             loop.run()
         except Exception as error:
@@ -471,14 +488,32 @@ class Engine:
             steps.run(loop.stop)
         if thread is not None:
             steps.run(thread.join, _JOIN_SECONDS)
-        if loop is not None and not (thread is not None and thread.is_alive()):
-            steps.run(loop.close)
         steps.run(self.keeper.stop)
         steps.run(self._close_handlers)
         steps.run(self.rows.clear)
-        steps.run(self.store.close)
+        if not self._left_to_thread():
+            if loop is not None:
+                steps.run(loop.close)
+            steps.run(self.store.close)
         steps.run(self.progress.end)
         self._close_ended.set()
+
+    def _left_to_thread(self) -> bool:
+        """Whether the I/O thread outlived the wait for it.
+
+        It may be reading the store, so it frees socket, descriptors, memory and slot itself, at its end.
+        """
+        with self._close_lock:
+            self._io_left = self._thread is not None and not self._io_ended
+        if self._io_left:
+            slot = self.config.sf_dir and os.path.join(self.config.sf_dir, self.config.sender_id)
+            _LOG.warning(
+                "close(): the I/O thread did not end within %g s, it waits for a token provider or for the disk; its "
+                "socket and memory%s are freed when it ends",
+                _JOIN_SECONDS,
+                f", and the lock of the slot {slot}," if slot else "",
+            )
+        return self._io_left
 
 
 def _reveal(secret: Secret | TokenProvider | None) -> str | None:
