@@ -31,6 +31,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "auto_flush_rows": {"0": 0, "off": 0, "1": 1, "600": 600},
     "auto_flush_interval": {"0": 0, "off": 0, "1": 1, "1000": 1000},
     "auto_flush_bytes": {"0": 0, "off": 0, "64k": 65_536},
+    "init_buf_size": {"1024": 1024, "64k": 65_536},
     "max_buf_size": {"1024": 1024, "3g": 3 << 30},
     "max_name_len": {"16": 16, "127": 127},
     "sf_dir": {"/var/lib/app/spool": "/var/lib/app/spool", "~/x y": "~/x y"},
@@ -87,6 +88,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "auto_flush_rows": ("-1", "+1", "on", *_NOT_COUNT),
     "auto_flush_interval": ("-1", "on", *_NOT_MILLIS),
     "auto_flush_bytes": ("-1", "on", "1b", "1.5m"),
+    "init_buf_size": ("0", "1023", "off", "x"),
     "max_buf_size": ("0", "1023", "off"),
     "max_name_len": ("0", "15", "128", "-1", "x"),
     "sf_max_segment_bytes": ("0", "32", "off", "-1"),
@@ -198,6 +200,7 @@ def test_defaults_cfg_05() -> None:
         auto_flush_rows=1_000,
         auto_flush_interval_millis=100,
         auto_flush_bytes=8_388_608,
+        init_buf_size=0,
         max_buf_size=104_857_600,
         max_name_len=127,
         sf_dir=None,
@@ -296,9 +299,7 @@ def test_foreign_keys_are_read_past() -> None:
     assert not IGNORED & {name for key in KEYS for name in (key.name, *key.aliases)}
 
 
-@pytest.mark.parametrize(
-    "key", ["bogus", "sf_sync_interval_millis", "drain_orphans", "request_durable_ack", "init_buf_size"]
-)
+@pytest.mark.parametrize("key", ["bogus", "sf_sync_interval_millis", "drain_orphans", "request_durable_ack"])
 def test_unknown_keys_are_named(key: str) -> None:
     for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
         with pytest.raises(ConfigError, match=f"^unknown configuration key: {key}$") as caught:
@@ -367,6 +368,7 @@ def test_a_sender_id_is_checked_before_any_file_exists_cfg_09(tmp_path: Path) ->
         (f"tls_roots={ROOTS}", "tls_roots is for TLS"),
         ("tls_ca=os_roots", "tls_ca is for TLS"),
         ("tls_roots_password=x", "tls_roots_password is for TLS"),
+        ("init_buf_size=4k;max_buf_size=4095", "init_buf_size=4096 is more than max_buf_size=4095"),
         ("sf_max_segment_bytes=1m;sf_max_total_bytes=2097151", "2097151 is less than two segments"),
         ("sf_max_segment_bytes=1m;auto_flush_bytes=1048577", "auto_flush_bytes=1048577 is more than one segment"),
     ],

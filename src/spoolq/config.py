@@ -54,6 +54,7 @@ class SenderConfig:
     auto_flush_rows: int
     auto_flush_interval_millis: int
     auto_flush_bytes: int
+    init_buf_size: int
     max_buf_size: int
     max_name_len: int
     sf_dir: str | None
@@ -293,6 +294,11 @@ def _settle_sizes(fields: dict[str, Any], explicit: frozenset[str]) -> None:
         raise ConfigError(
             f"sf_max_total_bytes={total} is less than two segments of sf_max_segment_bytes={segment}",
             key="sf_max_total_bytes",
+        )
+    if {"init_buf_size", "max_buf_size"} <= explicit and fields["init_buf_size"] > fields["max_buf_size"]:
+        raise ConfigError(
+            f"init_buf_size={fields['init_buf_size']} is more than max_buf_size={fields['max_buf_size']}",
+            key="init_buf_size",
         )
     trigger = fields["auto_flush_bytes"]
     if {"auto_flush_bytes", "sf_max_segment_bytes"} <= explicit and trigger > segment:

@@ -313,6 +313,16 @@ KEYS: Final[tuple[Key, ...]] = (
         "behaviour.md 3.1",
     ),
     Key(
+        "init_buf_size",
+        "init_buf_size",
+        read_size(1_024),
+        0,
+        "unset: columns begin small and double",
+        "size, 1024 or more, not above a `max_buf_size` that is given",
+        "Bytes the columns of a table begin with, in equal shares: saves the growing where batches are large.",
+        "behaviour.md 1.2",
+    ),
+    Key(
         "max_buf_size",
         "max_buf_size",
         read_size(1_024),

@@ -49,6 +49,22 @@ def test_native_memory_is_counted_and_given_back_without_the_collector() -> None
     assert _column.live_native_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "column", [{"x": 1}, {"x": "text"}, {"x": b"bytes"}, {"x": 1.5}], ids=["int", "str", "bytes", "float"]
+)
+def test_the_columns_of_a_table_begin_with_the_room_that_was_asked_for(column: dict[str, Any]) -> None:
+    before = _column.live_native_bytes()
+    rows = COMPILED.buffer()
+    rows.initial_nbytes = 60_000
+    rows.row("t", symbols={"s": "a", "r": "b"}, columns=column, at=AT)
+    held = _column.live_native_bytes() - before
+    assert 60_000 <= held < 64_000, "shared by the three columns and the timestamp"
+    rows.row("t", symbols={"s": "a", "r": "b"}, columns=column, at=AT)
+    assert _column.live_native_bytes() - before == held, "nothing grew"
+    rows.row("u", columns={"y": 1}, at=AT)
+    assert _column.live_native_bytes() - before >= 120_000, "each table"
+
+
 def test_a_huge_batch_does_not_stay_in_memory_and_a_usual_one_does() -> None:
     rows = COMPILED.buffer()
     rows.row("t", columns={"b": b"x" * (8 << 20)}, at=AT)

@@ -305,3 +305,9 @@ def test_the_three_ways_to_open_are_the_same(server: QwpServer, monkeypatch) -> 
     monkeypatch.delenv("QDB_CLIENT_CONF")
     with pytest.raises(ConfigError, match="QDB_CLIENT_CONF"):
         Sender.from_env()
+
+
+def test_init_buf_size_reaches_the_row_buffer_within_the_room_there_may_be(server: QwpServer) -> None:
+    for settings, expected in (("", 0), ("init_buf_size=64k;", 65_536), ("init_buf_size=1t;", 100 << 20)):
+        with open_sender(server, settings) as sender:
+            assert sender._engine.rows.initial_nbytes == expected

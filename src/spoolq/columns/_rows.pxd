@@ -11,6 +11,7 @@ cdef class RowBuffer:
     cdef public Py_ssize_t row_trigger
     cdef public Py_ssize_t byte_trigger
     cdef public Py_ssize_t row_bytes_max
+    cdef public Py_ssize_t initial_nbytes
     cdef public object on_trigger
     cdef public object on_first_row
     cdef public object latched
@@ -51,6 +52,7 @@ cdef class RowBuffer:
     cdef void start_row(self, Table table) noexcept
     cdef Py_ssize_t walk(self, Table table, Plan plan, PyObject** values, bint owned) except -1
     cdef bint becomes(self, Table table, Column* column, int column_type, Plan plan, Py_ssize_t index) except -1
+    cdef int enter(self, Table table, Column* column, int column_type, object encoded) except -1
     cdef bint put_str(self, Column* column, Py_ssize_t row, PyObject* value) except -1
     cdef bint put_binary(self, Column* column, Py_ssize_t row, PyObject* value) except -1
     cdef bint put_flat(self, Column* column, Py_ssize_t row, const char* text, Py_ssize_t nbytes) except -1

@@ -29,7 +29,7 @@ from cpython.datetime cimport (
 from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._column cimport (
-    FIXED, OFFSETS, Column, begin, drop_front, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text, put_varint,
+    FIXED, OFFSETS, Column, begin, drop_front, ensure, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text, put_varint,
     rescale, take_back, uint64_t,
 )
 from spoolq.columns._table cimport Plan, Table
@@ -436,7 +436,7 @@ cdef class RowBuffer:
                 found = PyDict_GetItemWithError(self.ids, <object> value)
                 if found != NULL:
                     if column.type == 0:
-                        table.enter(column, SYMBOL_T, plan.encoded[index])
+                        self.enter(table, column, SYMBOL_T, plan.encoded[index])
                     nbytes = column.data.size
                     number = <object> found
                     put_varint(column, row, <uint64_t> number)
@@ -502,8 +502,20 @@ cdef class RowBuffer:
             return True
         if column.type:
             return False
-        table.enter(column, column_type, plan.encoded[index])
+        self.enter(table, column, column_type, plan.encoded[index])
         return True
+
+    cdef int enter(self, Table table, Column* column, int column_type, object encoded) except -1:
+        """The column comes into the batch, with its share of the room that was asked for."""
+        cdef Py_ssize_t share
+        table.enter(column, column_type, encoded)
+        if self.initial_nbytes:
+            share = self.initial_nbytes // table.column_count
+            if column.storage == OFFSETS:
+                ensure(&column.text, share)
+            else:
+                ensure(&column.data, share)
+        return 0
 
     cdef bint put_str(self, Column* column, Py_ssize_t row, PyObject* value) except -1:
         """A VARCHAR value; False when it has to be refused."""
@@ -559,7 +571,7 @@ cdef class RowBuffer:
         """A stored form (`convert`), checked; InputError names table and column."""
         try:
             if column.type == 0:
-                table.enter(column, column_type, encoded)
+                self.enter(table, column, column_type, encoded)
             elif column.type != column_type:
                 if column.type != DOUBLE_T or column_type != LONG_T:
                     raise faults.type_changed(column.type, column_type)
@@ -710,7 +722,7 @@ cdef class RowBuffer:
     cdef int put_at(self, Table table, int column_type, int64_t number) except -1:
         cdef Column* column = table.columns[0]
         if column.type == 0:
-            table.enter(column, column_type, b"")
+            self.enter(table, column, column_type, b"")
         elif column.type != column_type:
             raise faults.mixed_units(table.text, column_type, column.type)
         put_8(column, table.row_count, &number)

@@ -144,7 +144,8 @@ class RowBuffer:
     of a table or column name.  Triggers (0 = off) are looked at when a row is complete; then
     ``on_trigger()`` runs with the lock held, and its errors come out of the row call although the
     row stays buffered.  ``row_bytes_max`` (0 = off): a row, or a new symbol, that alone needs a
-    larger message is refused.
+    larger message is refused.  ``initial_nbytes`` (0 = off): room the columns of a table begin with
+    together, where memory is the body's own: the compiled one's.
     """
 
     def __init__(self, symbols: SymbolTable, *, max_name_bytes: int = limits.NAME_BYTES_MAX) -> None:
@@ -153,6 +154,7 @@ class RowBuffer:
         self.row_trigger = 0
         self.byte_trigger = 0
         self.row_bytes_max = 0
+        self.initial_nbytes = 0
         self.on_trigger: Callable[[], object] | None = None
         self.on_first_row: Callable[[], object] | None = None
         self.latched: SpoolqError | None = None

@@ -119,6 +119,7 @@ class Engine:
         self._close_begun = False
         self._is_forked = False
         self._close_ended = threading.Event()
+        self.rows.initial_nbytes = min(config.init_buf_size, config.max_buf_size)
         self.rows.row_trigger = config.auto_flush_rows
         self.rows.on_trigger = self.publisher.publish
         self._cap_known(limits.BATCH_BYTES_ASSUMED)
