@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from spoolq import config as configuration
 from spoolq.config import SenderConfig
@@ -333,6 +333,23 @@ class Sender:
         """
         self._engine.close(flush=flush)
 
+    # -- names of the official client that mean something else here, or nothing (ours.md 35) ----------
+    def establish(self) -> None:
+        """Does nothing: the constructor has connected, or begun to.  Raises ClosedError behind `close`."""
+        self._engine.check_open()
+
+    def close_drain(self) -> None:
+        """`close`, which drains."""
+        self.close()
+
+    if not TYPE_CHECKING:  # a type checker is to know that these names do not exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for names that are not here: says what takes the place of one that people bring along."""
+            if name in _INSTEAD:
+                raise AttributeError(f"spoolq's Sender has no {name}: {_INSTEAD[name]}", name=name, obj=self)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def __enter__(self) -> Self:
         return self
 
@@ -373,6 +390,14 @@ class TableWriter:
     def rows(self, rows: Iterable[Sequence[Any]], *, at: Any = None) -> int:
         """Buffers many rows; see `Sender.rows`."""
         return self._sender.rows(self._name, rows, symbols=self._symbols, columns=self._columns, at=at)
+
+
+_INSTEAD: Final = {
+    "new_buffer": "rows are buffered in the sender itself, by row() and rows(); a second sender is a second buffer",
+    "flush_and_keep_and_get_fsn": "a flush hands its rows over for good; flush_and_get_fsn() gives the FSN",
+    "transaction": "QWP has no client transactions; every flush commits its frames",
+    "drive_once": "it sends in the background by itself; wait() and await_acked_fsn() wait for the server",
+}
 
 
 def _fsn(fsn: int) -> int | None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
+import questdb
 
 import spoolq
 from spoolq import Sender, TimestampMicros
-from spoolq.errors import ConfigError, ServerRejection, SpoolqError
+from spoolq.errors import ClosedError, ConfigError, ServerRejection, SpoolqError
 from spoolq.stats import SenderStats
 from spoolq.testing import Auth, Drop, QwpServer, Reject, Script
 
@@ -42,6 +43,8 @@ _SIGNATURES = {
     "poll_error": "(self)",
     "stats": "(self)",
     "close": "(self, flush=True)",
+    "establish": "(self)",
+    "close_drain": "(self)",
     "dead_letters": "(self)",
     "requeue": "(self, letter)",
     "skip_head_frame": "(self)",
@@ -286,3 +289,36 @@ def test_importing_spoolq_imports_nothing_heavy(record_property) -> None:
     assert done.returncode == 0, done.stderr
     print("import spoolq:", done.stdout.strip())
     assert done.stdout.strip().endswith("[]"), done.stdout
+
+
+# --- ours.md 35: what people bring along ----------------------------------------------------------------
+
+_BROUGHT_ALONG = {
+    "new_buffer": "rows are buffered in the sender itself",
+    "flush_and_keep_and_get_fsn": "flush_and_get_fsn",
+    "transaction": "no client transactions",
+    "drive_once": "await_acked_fsn",
+}
+
+
+@pytest.mark.parametrize("name", _BROUGHT_ALONG)
+def test_35_a_name_of_the_official_client_says_what_takes_its_place(server: QwpServer, name: str) -> None:
+    assert hasattr(questdb.Sender, name), "it is a name of 6.0.0"
+    with open_sender(server) as sender:
+        with pytest.raises(AttributeError, match=f"no {name}: .*{_BROUGHT_ALONG[name]}"):
+            getattr(sender, name)
+        assert not hasattr(sender, name)
+        with pytest.raises(AttributeError, match="no attribute 'bogus'"):
+            _ = sender.bogus  # type: ignore[attr-defined]
+
+
+def test_35_a_program_for_the_official_client_runs(server: QwpServer) -> None:
+    sender = Sender("ws", "127.0.0.1", server.port)
+    sender.establish()
+    sender.row("t", symbols={"s": "sym-0"}, columns={"n": 0}, at=TimestampMicros(1))
+    assert len(sender) == 1
+    sender.close_drain()
+    sender.close(flush=True)
+    assert numbers(server) == [0]
+    with pytest.raises(ClosedError):
+        sender.establish()
