@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BINARY: Final = 0x82
 _LINGER_MILLIS: Final = 50
+_LATE_MILLIS: Final = 80  # a connect may take so long beyond a budget
 _CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
 _NOT_WRITABLE: Final = 0x0C
 _CATEGORIES: Final = {
@@ -75,6 +76,7 @@ class View:
         self.vague = False  # the peer lies
         self.ended = ""  # by what it has ended for certain
         self.maybe_ended = ""
+        self.broken = False  # a send failed: what has come by then still counts
         self.must_latch = ""
         self.may_latch: set[str] = set()
         self.least_millis: int | None = None  # the pause that this end is worth
@@ -116,6 +118,7 @@ class Judge:
         self._struck_millis = [0, 0]  # when the first of them was
         self._not_writables = 0  # in a row, without progress
         self._refusal = ""
+        self._token_refused = False
         self._refused: set[int] = set()
         self._too_small: dict[int, int] = {}
 
@@ -157,6 +160,9 @@ class Judge:
         self.counts[f"refusal: {kind}"] += 1
         self.say(f"refused: {kind}" + (f", Retry-After {retry_after_millis} ms" if retry_after_millis else ""))
         self._refusal = kind
+        if kind == "auth 401" and self._scenario.renewable_token and not self._token_refused:
+            self._refusal, self._token_refused = "", True  # the next connect brings another token
+            self.pacing.free()
         self._refused.add(endpoint)
         self.pacing.refused(self._now(), retry_after_millis or 0)
 
@@ -179,7 +185,7 @@ class Judge:
         if self.view is not None:
             self.view.bound = True
         self.ever_connected = True
-        self._refusal = ""
+        self._refusal, self._token_refused = "", False
 
     # -- what the client sends -------------------------------------------------------------------
     def handed(self, wire: Wire, nbytes: int, messages: list[tuple[int, int, bytes]]) -> None:
@@ -217,9 +223,7 @@ class Judge:
 
     def broke(self, wire: Wire) -> None:
         """A send failed."""
-        view = self._view_of(wire, "sends")
-        if not view.ended:
-            view.ended = "a send that failed"
+        self._view_of(wire, "sends").broken = True
 
     # -- what the server gets --------------------------------------------------------------------
     def read(self, payload: bytes, known: int, cap_nbytes: int | None) -> int:
@@ -406,7 +410,10 @@ class Judge:
                 once = self._scenario.begin_budget_millis == 0 and not self.ever_connected
                 kind, right = "one round", once and len(self._refused) == self._scenario.endpoints
             case ConnectError():
-                kind, right = str(error.tag), self._budget_left() <= 0
+                kind, right = (
+                    str(error.tag),
+                    -self._scenario.oversleep_millis - _LATE_MILLIS <= self._budget_left() <= 0,
+                )
             case ServerRejection(category="frame_too_large"):
                 kind, right = error.category, self._all_too_small()
             case ServerRejection():
@@ -419,11 +426,11 @@ class Judge:
         if not right:
             raise Wrong(f"a terminal error without its cause: {error}")
 
-    def closed(self, wire: Wire) -> None:
-        """The client closes its end."""
+    def closed(self, wire: Wire, unread: bool) -> None:
+        """The client closes its end; ``unread``: there is something whole that it has not read."""
         view = self._view_of(wire, "closes")
         now = self._now()
-        why = view.ended or view.maybe_ended
+        why = view.ended or view.maybe_ended or ("a send that failed" if view.broken and view.bound else "")
         if not why and self._has_too_small(view):
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
@@ -431,14 +438,18 @@ class Judge:
         self.say(f"closes {wire.endpoint}: {why or ('stopped' if self.stopping else 'no reason')}")
         if not (why or self.stopping or self.error is not None):
             raise Wrong("a connection is closed that nothing is wrong with")
+        if view.must_latch and self.error is None:
+            raise Wrong(f"a connection is closed and {view.must_latch} is not latched")
+        if unread and why == "a send that failed":
+            raise Wrong("a send failed, and what had come by then is thrown away")
         self._settled_right(view)
         self.view = None
-        self._outage_millis = now
         self._low = self.acked
         if not view.bound:  # its dictionary does not fit: that is a refusal
             self._refused.add(wire.endpoint)
             self.pacing.refused(now, 0)
             return
+        self._outage_millis = now
         owed = self.acked + 1 < len(self.payloads)
         if not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis:
             self.pacing.progressed(now)
@@ -459,6 +470,18 @@ class Judge:
         elif timeout_millis == 1 and now - self.last_work_millis > _LINGER_MILLIS + slack:
             raise Wrong(f"it polls {now - self.last_work_millis} ms after the last work")
 
+    def sleeps(self, room: bool) -> None:
+        """The loop waits until something comes; every frame has been told.  ``room``: its socket takes more."""
+        view = self.view
+        if view is None or view.maybe_ended or not room:
+            return
+        fsn = view.handed_fsn + 1
+        too_large = (
+            view.cap_nbytes is not None and fsn < len(self.payloads) and len(self.payloads[fsn]) > view.cap_nbytes
+        )
+        if fsn < len(self.payloads) and not too_large:
+            raise Wrong(f"it sleeps, and FSN {fsn} is not sent")
+
     def settled_down(self, where: str) -> None:
         """Everything that was read has been looked at."""
         if self.error is None and self._refusal.startswith("auth"):
@@ -468,8 +491,8 @@ class Judge:
             return
         if view.must_latch and self.error is None:
             raise Wrong(f"it {where} and has not latched {view.must_latch}")
-        if view.ended:
-            raise Wrong(f"it {where} and keeps a connection that was ended by {view.ended}")
+        if view.ended or view.broken:
+            raise Wrong(f"it {where} and keeps a connection that was ended by {view.ended or 'a send that failed'}")
         self._settled_right(view)
 
     def _settled_right(self, view: View) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BINARY: Final = 0x82
 _CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
+_MEANWHILE: Final = 0.2
 _FILENO_FIRST: Final = 1 << 20
 
 
@@ -116,6 +117,8 @@ class Wire:
     def send(self, data: Any) -> int:
         if self.closed:
             raise Wrong("a send on a socket that is closed")
+        if self._rng.random() < _MEANWHILE:  # something comes after the last look and before this
+            self._scheduler.run_until(self._scheduler.now_millis)
         if self._reset:
             self._judge.broke(self)
             raise ConnectionResetError(104, "Connection reset by peer")
@@ -160,7 +163,7 @@ class Wire:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._judge.closed(self)
+            self._judge.closed(self, bool(self._items))
 
     def readiness(self, mask: int) -> int:
         """What poll says of it."""
@@ -207,6 +210,12 @@ class Wire:
         self._coming.clear()
         self._scheduler.at(self._later(), self._reset_now)
 
+    def break_off_behind(self) -> None:
+        """RST behind what was sent, which can still be read."""
+        self._server_gone = True
+        self._come_millis = max(self._come_millis, self._later())
+        self._scheduler.at(self._come_millis, self._reset_behind)
+
     def _later(self) -> int:
         low, high = self._latency
         return self._scheduler.now_millis + low + int(self._rng.random() * (high - low + 1))
@@ -237,12 +246,18 @@ class Wire:
     def _fin_comes(self) -> None:
         self._fin = True
 
+    def _reset_behind(self) -> None:
+        while self._coming:
+            self._come()
+        self._reset = True
+
     def _reset_now(self) -> None:
         if not self._reset:
             self._reset = True
+            self._coming.clear()
             if self._rng.random() < 0.5:
                 self._inbound.clear()
-                self._items.clear()
+                self._items = deque(item for item in self._items if item[0] <= self._taken)  # the client has these
 
 
 class TlsWire(Wire):

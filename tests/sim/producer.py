@@ -52,7 +52,12 @@ class Producer:
     @property
     def done(self) -> bool:
         """Everything is published and told."""
-        return not self._left and self._next == self._prepare
+        return not self._left and self.at_rest
+
+    @property
+    def at_rest(self) -> bool:
+        """Between two frames."""
+        return self._next == self._prepare
 
     def burst(self) -> None:
         """Some frames, one after the other, then a pause."""
@@ -69,12 +74,15 @@ class Producer:
         self._scheduler.at(self._scheduler.now_millis + scenario.between(0, scenario.pause_millis), self.burst)
 
     def come_between(self) -> None:
-        """A step in the middle of one of the loop's; the frame that it begins is finished soon."""
-        if self.step() and self._next != self._prepare:
-            self._scheduler.at(self._scheduler.now_millis + int(self._random() * 4), self._finish)
+        """A step in the middle of one of the loop's; the frame that it begins is finished at once or soon."""
+        if self.step() and not self.at_rest:
+            if self._random() < 0.5:
+                self._finish()
+            else:
+                self._scheduler.at(self._scheduler.now_millis + int(self._random() * 4), self._finish)
 
     def _finish(self) -> None:
-        while self._next != self._prepare and self.step():
+        while not self.at_rest and self.step():
             pass
 
     def step(self) -> bool:

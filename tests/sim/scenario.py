@@ -76,6 +76,9 @@ class Scenario:
         self.begin_budget_millis = None if first < 0.8 else 0 if first < 0.9 else between(1_000, 20_000)
         self.restarts = 0 if chance() < 0.8 else between(1, 2)
         self.oversleep_millis = 12 if chance() < 0.8 else 0
+        self.renewable_token = chance() < 0.2
+        if self.renewable_token and chance() < 0.5:
+            self.refusals["auth 401"] = 3
         self.idle_millis = 0 if chance() < 0.8 else between(60, 400)
 
     def between(self, low: int, high: int) -> int:

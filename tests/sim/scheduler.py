@@ -43,6 +43,11 @@ class Scheduler:
         self.now_millis, _, what = heappop(self._heap)
         what()
 
+    def step_if_due(self) -> None:
+        """The next event, if it is of this millisecond."""
+        if self._heap and self._heap[0][0] <= self.now_millis:
+            self.step()
+
     def run_until(self, millis: int) -> None:
         """Every event up to then; it is then."""
         while self._heap and self._heap[0][0] <= millis:
@@ -70,14 +75,23 @@ class Poller:
 class SimClock(Clock):
     """The scheduler's time; a wait lets the world go on.
 
-    ``idle`` is called when nothing will ever happen any more; it raises or ends the run.
+    ``idle`` is called when nothing will ever happen any more; it raises or ends the run.  ``sleeps`` is
+    called when the loop waits without a limit and nothing is ready, with whether its socket takes more.
     """
 
-    def __init__(self, scheduler: Scheduler, judge: Judge, oversleep_millis: int, idle: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        judge: Judge,
+        oversleep_millis: int,
+        idle: Callable[[], None],
+        sleeps: Callable[[bool], None],
+    ) -> None:
         self._scheduler = scheduler
         self._judge = judge
         self._oversleep_millis = oversleep_millis
         self._idle = idle
+        self._sleeps = sleeps
         self._wake = select.poll()
         self._wake_fileno = -1
         self._at_once = 0
@@ -97,6 +111,8 @@ class SimClock(Clock):
         if timeout_millis:
             late = self._oversleep_millis
             due += int(scheduler.rng.random() * (late + 1)) if late else 0
+        if timeout_millis is None and not self._ready(poller):
+            self._sleeps(not poller.mask & select.POLLOUT)
         while True:
             ready = self._ready(poller)
             if ready:

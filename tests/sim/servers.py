@@ -177,7 +177,10 @@ class Session:
         if plan.end == "fin":
             wire.finish()
         elif plan.end in ("reset", "mid"):
-            wire.break_off()
+            if plan.answers_before_end and rng.random() < 0.5:
+                wire.break_off_behind()
+            else:
+                wire.break_off()
         elif plan.end == "half":
             data = frame(responses.build(responses.Ok(sequence)))
             wire.respond(data[: 1 + int(rng.random() * (len(data) - 1))], Item("part"))
@@ -203,6 +206,8 @@ class Session:
         wire.respond(data, Item("error", status=plan.status, sequence=sequence))
         if plan.latched:
             self._latched = True
+            if rng.random() < 0.2:
+                wire.break_off_behind()
         else:  # an older server goes on, and its OKs number past the refused message
             plan.end_at = _NEVER
             self._answered = self._committed = self._count
@@ -215,6 +220,8 @@ class Session:
             wire.respond(frame(responses.build(responses.Ok(self._count + 3))), Item("late"))
         if rng.random() < 0.8:
             wire.finish()
+        elif rng.random() < 0.7:
+            wire.break_off_behind()
 
     def _garbage(self, kind: str) -> None:
         ok = responses.build(responses.Ok(0))

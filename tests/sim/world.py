@@ -55,14 +55,17 @@ class WatchedDelivery(Delivery):
 
 
 class WatchedLog:
-    """The store as the loop and the machine see it: the judge sees what is settled, and a producer comes between."""
+    """The store as the loop and the machine see it: the judge sees what is settled; other threads come between."""
 
     unsent = (0, 0)
 
-    def __init__(self, store: MemoryStore, judge: Judge, producer: Producer, scenario: Scenario) -> None:
+    def __init__(
+        self, store: MemoryStore, judge: Judge, producer: Producer, scheduler: Scheduler, scenario: Scenario
+    ) -> None:
         self._store = store
         self._judge = judge
         self._producer = producer
+        self._scheduler = scheduler
         self._preempt = scenario.preempt
         self._random = scenario.rng.random
         self._reads_left = scenario.breaks_at
@@ -70,8 +73,11 @@ class WatchedLog:
     @property
     def published_fsn(self) -> int:
         found = self._store.published_fsn
-        if self._preempt and self._random() < self._preempt:
-            self._producer.come_between()
+        if self._preempt and (chance := self._random()) < self._preempt:
+            if chance < self._preempt * 0.7:
+                self._producer.come_between()
+            else:
+                self._scheduler.step_if_due()
         return found
 
     @property
@@ -152,8 +158,8 @@ class World:
         self._judge = judge = Judge(scenario, self._symbols, outcome.counts)
         judge.trace = outcome.trace
         self._producer = Producer(scenario, scheduler, self._symbols, self._store, judge, lambda: self.loop)
-        self._log = WatchedLog(self._store, judge, self._producer, scenario)
-        self._clock = SimClock(scheduler, judge, scenario.oversleep_millis, self._idle)
+        self._log = WatchedLog(self._store, judge, self._producer, scheduler, scenario)
+        self._clock = SimClock(scheduler, judge, scenario.oversleep_millis, self._idle, self._sleeps)
         self._endpoints = [Endpoint("host", _PORT + index) for index in range(scenario.endpoints)]
         self._heal_millis = scheduler.now_millis + scenario.heal_millis
         self._wires: list[Wire] = []
@@ -226,6 +232,7 @@ class World:
             policies=scenario.policies,
             cap_gap_window_millis=scenario.cap_gap_window_millis,
             outage_budget_millis=scenario.outage_budget_millis,
+            renewable_token=scenario.renewable_token,
         )
 
     def close(self) -> None:
@@ -330,6 +337,10 @@ class World:
         if not (self._producer.done and self._judge.acked == self._store.published_fsn):
             raise Wrong(f"it sleeps for ever, FSN {self._judge.acked} is settled of {self._store.published_fsn}")
         self._asleep_for_good = True
+
+    def _sleeps(self, room: bool) -> None:
+        if self._producer.at_rest:
+            self._judge.sleeps(room)
 
     def _everything_arrived(self) -> None:
         judge = self._judge
