@@ -14,11 +14,14 @@ _OUTSIDE = {
     (State.CONNECTING, events.Connected),
     (State.CONNECTING, events.ConnectFailed),
     (State.WAITING, events.TimerDue),
+    (State.SAVING, events.LetterSaved),
+    (State.SAVING, events.LetterFailed),
 }
 """What means something while there is no connection."""
 _NOT_ON_A_CONNECTION = (
     *(events.Begin, events.Connected, events.ConnectFailed, events.TimerDue),
-    *(events.Decided, events.LetterSaved, events.LetterFailed),  # the policy drop: tests/delivery/test_model.py
+    *(events.LetterSaved, events.LetterFailed),
+    events.Decided,  # the resolver: tests/delivery/test_model.py
 )
 
 

@@ -92,6 +92,7 @@ class Judge:
         self.trace: list[str] | None = None
         self.payloads: list[bytes] = []
         self.commits: list[int] = []
+        self.letters: set[int] = set()  # frames that are kept as dead letters
         self.lied = False
         self.acked = -1
         self._low = -1  # what must be settled when the client has looked at everything it has read
@@ -121,6 +122,9 @@ class Judge:
         self._token_refused = False
         self._refused: set[int] = set()
         self._too_small: dict[int, int] = {}
+        self._droppable: dict[int, str] = {}  # frames whose refusal may make a dead letter of them, and its category
+        self._must_save: int | None = None  # the one that must become one
+        self._must_latch = ""  # after a letter that could not be made
 
     def say(self, text: str) -> None:
         """A line of the trace."""
@@ -312,11 +316,9 @@ class Judge:
 
     def _took_error(self, view: View, item: Item) -> None:
         category = _CATEGORIES.get(item.status, "unknown")
-        policy = _DEFAULTS.get(category, "retriable")
-        if category in _DEFAULTS:
-            policy = self._scenario.policies.get(category, policy)
-        self.counts[f"rejection: {item.status:02x} {policy}"] += 1
         fsn = view.fsn_at_zero + item.sequence - view.catch_up
+        policy = self._policy(view, category, fsn)
+        self.counts[f"rejection: {item.status:02x} {policy}"] += 1
         if view.vague:
             view.may_latch.add("protocol_violation")  # it may seem to skip frames
             if policy == "terminal":
@@ -327,15 +329,32 @@ class Judge:
         elif policy == "terminal":
             self._latches(view, category)
             return
+        elif policy == "drop":
+            self._must_save = fsn
+            self._ends(view, f"error {item.status:02x}, to be dropped", strike=False)
+            return
         if item.status == _NOT_WRITABLE:
             self._not_writable(view)
         else:
             self._ends(view, f"error {item.status:02x}", strike=True)
 
+    def _policy(self, view: View, category: str, fsn: int) -> str:
+        """What the settings say; only a frame that the server named exactly can be dropped (behaviour.md 6.2)."""
+        policy = _DEFAULTS.get(category, "retriable")
+        chosen = self._scenario.policies.get(category, policy) if category in _DEFAULTS else policy
+        if chosen != "drop":
+            return chosen
+        if not (self._scenario.letters and view.fsn_at_zero <= fsn <= view.handed_fsn):
+            return policy
+        self._droppable[fsn] = category
+        if view.vague and policy == "terminal":
+            view.may_latch.add(category)  # what it names may not be the oldest frame
+        return chosen
+
     def _not_writable(self, view: View) -> None:
-        self._not_writables += 1
+        self._not_writables += not view.vague  # what it names may be settled already: then it is only reported
         self._ends(view, "error 0c", strike=False)
-        if self._not_writables == 1 or view.vague:
+        if self._not_writables <= 1 or view.vague:
             self.pacing.free()
             view.least_millis = 0
         else:
@@ -378,7 +397,8 @@ class Judge:
         view = self.view
         self.say(f"settles FSN {fsn}")
         if view is None:
-            raise Wrong(f"FSN {fsn} is settled without a connection")
+            self._settles_letter(fsn)
+            return
         if self.error is not None:
             raise Wrong(f"FSN {fsn} is settled after a terminal error")
         if fsn > view.handed_fsn:
@@ -396,6 +416,29 @@ class Judge:
             self._strikes[0] = self._not_writables = 0
             self._too_small.clear()
             self.pacing.progressed(self._now())
+
+    def saves_letter(self, first: int, last: int, fails: bool) -> None:
+        """A dead letter is made of the frame, or cannot be made."""
+        self.say(f"makes a dead letter of FSN {first}" + (", in vain" if fails else ""))
+        if self.view is not None:
+            raise Wrong("a dead letter is made while the connection is there")
+        if not first == last == self.acked + 1 or first not in self._droppable:
+            raise Wrong(f"FSN {first} to {last} become a dead letter, FSN {self.acked} is settled")
+        self._must_save = None
+        self.counts["dead letters"] += not fails
+        if fails:
+            self._must_latch = self._droppable[first]
+        else:
+            self.letters.add(first)
+
+    def _settles_letter(self, fsn: int) -> None:
+        if fsn != self.acked + 1 or fsn not in self.letters:
+            raise Wrong(f"FSN {fsn} is settled without a connection")
+        self.acked = self._low = fsn
+        self._droppable.clear()
+        self._strikes = [0, 0]
+        self._not_writables = 0
+        self._too_small.clear()
 
     def latches(self, error: SpoolqError) -> None:
         """A terminal error."""
@@ -417,7 +460,8 @@ class Judge:
             case ServerRejection(category="frame_too_large"):
                 kind, right = error.category, self._all_too_small()
             case ServerRejection():
-                kind, right = error.category, self.view is not None and error.category in self.view.may_latch
+                possible = {self._must_latch} if self.view is None else self.view.may_latch
+                kind, right = error.category, error.category in possible
             case StorageError():
                 kind, right = "storage", self.view is not None and self.view.must_latch == "storage_error"
             case _:
@@ -486,6 +530,12 @@ class Judge:
         """Everything that was read has been looked at."""
         if self.error is None and self._refusal.startswith("auth"):
             raise Wrong(f"it {where} after its credentials were refused")
+        if self._must_latch and self.error is None:
+            raise Wrong(f"it {where} and a letter that could not be made has not latched {self._must_latch}")
+        if self._must_save is not None:
+            raise Wrong(f"it {where} and FSN {self._must_save} is no dead letter")
+        if self.acked + 1 in self.letters:
+            raise Wrong(f"it {where} and FSN {self.acked + 1}, a dead letter, is not settled")
         view = self.view
         if view is None:
             return

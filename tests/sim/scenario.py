@@ -20,6 +20,10 @@ ENDS: Final = {
 ERRORS: Final = {
     0x06: 5, 0x09: 6, 0x0C: 5, 0x0D: 4, 0x01: 1, 0x0A: 1, 0xFF: 1, 0x03: 0.4, 0x05: 0.3, 0x08: 0.3,
 }  # fmt: skip
+_STATUSES: Final = {
+    0x03: "schema_mismatch", 0x05: "parse_error", 0x06: "internal_error", 0x08: "security_error", 0x09: "write_error",
+}  # fmt: skip
+"""Whose policies can be chosen."""
 CLOSE_CODES: Final = {1000: 4, 1001: 3, 1002: 1, 1003: 1, 1008: 1, 1009: 2, 1011: 3, 4000: 1, 0: 1}
 GARBAGE: Final = ("empty", "short", "trailing", "negative", "long text", "negative error", "bad table")
 BREACHES: Final = ("text", "masked", "rsv", "long form", "close 1005", "close of 1 byte", "continuation")
@@ -72,6 +76,11 @@ class Scenario:
         self.cap_gap_window_millis = 300_000 if chance() < 0.7 else between(500, 3_000)
         self.outage_budget_millis = 0 if chance() < 0.9 else between(500, 8_000)
         self.policies = self._policies()
+        if "drop" in self.policies.values():
+            self.errors |= {status: 5.0 for status, category in _STATUSES.items() if category in self.policies}
+            self.lying = max(self.lying, 0.3 if chance() < 0.3 else 0.0)
+        self.letters = chance() < 0.8  # there is a place for dead letters
+        self.letters_failing = 0.0 if chance() < 0.6 else 0.5
         first = chance()
         self.begin_budget_millis = None if first < 0.8 else 0 if first < 0.9 else between(1_000, 20_000)
         self.restarts = 0 if chance() < 0.8 else between(1, 2)
@@ -97,8 +106,7 @@ class Scenario:
         return found or dict([self.rng.choice(list(weights.items()))])
 
     def _policies(self) -> dict[str, str]:
-        if self.rng.random() < 0.8:
+        if self.rng.random() < 0.7:
             return {}
-        overridable = ("schema_mismatch", "parse_error", "internal_error", "security_error", "write_error")
-        policies = ("terminal", "retriable", "retriable", "retriable_other")
-        return {category: self.rng.choice(policies) for category in overridable if self.rng.random() < 0.4}
+        policies = ("terminal", "retriable", "retriable_other", "drop", "drop")
+        return {category: self.rng.choice(policies) for category in _STATUSES.values() if self.rng.random() < 0.4}

@@ -204,6 +204,7 @@ class World:
             on_latched=lambda latch: judge.latches(latch.error),
             on_report=self._reported,
             on_cap=_nothing,
+            save_letter=self._save_letter,
             recovered=bool(self._symbols.published_count),
             connect=self._connect,
         )
@@ -233,6 +234,7 @@ class World:
             cap_gap_window_millis=scenario.cap_gap_window_millis,
             outage_budget_millis=scenario.outage_budget_millis,
             renewable_token=scenario.renewable_token,
+            can_drop=scenario.letters,
         )
 
     def close(self) -> None:
@@ -251,6 +253,12 @@ class World:
         event = report.event
         kind = event.kind if isinstance(event, actions.ConnectionEvent) else event.category
         self._outcome.counts[f"event: {kind}"] += 1
+
+    def _save_letter(self, event: actions.ServerErrorEvent) -> None:
+        fails = self._rng.random() < self._scenario.letters_failing
+        self._judge.saves_letter(event.from_fsn, event.to_fsn, fails)
+        if fails:
+            raise StorageError("the store of dead letters is full")
 
     def _connect(
         self, endpoint: Endpoint, options: ConnectOptions, wake_fileno: int, limit_millis: int | None = None
@@ -346,7 +354,7 @@ class World:
         judge = self._judge
         if judge.acked != len(judge.payloads) - 1 or self._store.acked_fsn != judge.acked:
             raise Wrong(f"FSN {judge.acked} is settled of {len(judge.payloads) - 1}")
-        missing = [fsn for fsn, count in enumerate(judge.commits) if not count]
+        missing = [fsn for fsn, count in enumerate(judge.commits) if not count and fsn not in judge.letters]
         if missing and not judge.lied:
             raise Wrong(f"no server has FSN {missing}")
         self._outcome.counts["runs: everything arrived"] += 1
