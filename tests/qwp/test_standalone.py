@@ -98,6 +98,16 @@ def test_a_message_whose_symbols_are_not_known_raises() -> None:
         take_apart(message, symbols_of("a"))
 
 
+def test_a_message_that_carries_its_symbols_in_its_columns_is_left_as_it_is() -> None:
+    """Flag 08 clear: an older client's frame (wire.md 4.10)."""
+    column = b"\x00" + b"\x02\x01a\x01b" + b"\x01\x00\x01"  # no nulls, two entries, three ids
+    block = b"\x01t\x03\x01" + b"\x01s\x09" + column
+    message = layout.HEADER.pack(layout.MAGIC, 1, 0, 1, len(block)) + block
+    assert decode(message, Dictionary()).tables[0].columns[0].values == ["b", "a", "b"]
+    assert take_apart(message, symbols_of("x")).texts == ()
+    assert stand_alone(message, symbols_of("x")) == message
+
+
 @given(st.data())
 def test_damaged_bytes_raise_a_wire_fault_or_give_a_message_that_decodes(data: st.DataObject) -> None:
     symbols = symbols_of("a", "b")

@@ -149,6 +149,21 @@ def sender_time(number: int) -> Any:
     return TimestampMicros(number + 1)
 
 
+def test_ours_22_the_symbols_of_a_dropped_frame_outlive_it_and_a_restart(tmp_path: Path) -> None:
+    """The second frame brings no symbol of its own: it means nothing without those of the first one."""
+    with QwpServer(script=[ALWAYS, Script(no_ack=True)]) as server:
+        settings = on_slot(tmp_path, "on_schema_error=drop;close_flush_timeout_millis=0;")
+        with open_sender(server, settings) as sender:
+            publish(sender, 7)
+            assert sender.await_acked_fsn(0, 10_000)
+            publish(sender, 7)
+            assert sender.acked_fsn() == 0
+    with QwpServer() as server, open_sender(server, on_slot(tmp_path)) as sender:
+        sender.wait()
+        assert numbers(server) == [7]
+        assert frames(server) == [[7]]
+
+
 def test_dlq_02_a_full_store_ends_the_sender_and_nothing_is_dropped(server: QwpServer[Any], tmp_path: Path) -> None:
     handler = Recorder()
     settings = on_slot(tmp_path, "on_schema_error=drop;dead_letter_max_bytes=20;")

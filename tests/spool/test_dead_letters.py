@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spoolq.columns import SymbolTable
 from spoolq.delivery import policy
@@ -121,6 +123,18 @@ def test_a_damaged_letter_is_told_and_the_others_are_found(tmp_path: Path, caplo
     Path(bad.path).write_bytes(data[:4] + b"\2" + data[5:])
     with pytest.raises(StorageError, match="version 2, and this spoolq knows 1"):
         store.frame_of(bad)
+
+
+@given(at=st.integers(0, 87), value=st.integers(0, 255), cut=st.integers(0, 88))
+def test_no_change_of_a_letter_goes_unnoticed(at: int, value: int, cut: int) -> None:
+    data = build(7, NOW, 3, "unknown", "column x", b"f" * 40)
+    assert len(data) == 84
+    damaged = (data[:at] + bytes([value]) + data[at + 1 :])[: min(cut, 84)]
+    if damaged == data:
+        assert parse("p", damaged)[0].fsn == 7
+        return
+    with pytest.raises(StorageError, match=r"^p "):
+        parse("p", damaged)
 
 
 def test_what_a_crash_left_half_made_goes_with_the_next_save(tmp_path: Path) -> None:
