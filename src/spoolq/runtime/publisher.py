@@ -170,7 +170,9 @@ class Publisher:
                 size=len(message),
                 limit=self.frame_nbytes_max,
             )
-        room = store.reserve(len(message)) or self._wait_for_room(len(message), wait=True)
+        room = store.reserve(len(message))
+        if room is None:
+            room = self._wait_for_room(len(message), True, kept="the message is not queued: try again")
         fsn, before = store.published_fsn + 1, symbols.published_count
         try:
             room.view[:] = message
@@ -205,8 +207,10 @@ class Publisher:
             count = published.pop(table_index)
             self._rows.drop_rows(table_index, count)
 
-    def _wait_for_room(self, nbytes: int, wait: bool) -> Room:
-        """Waits for a trim; counts one stall a call."""
+    def _wait_for_room(
+        self, nbytes: int, wait: bool, *, kept: str = "the rows are still buffered: flush again"
+    ) -> Room:
+        """Waits for a trim; counts one stall a call.  ``kept`` says how things stand when no room came."""
         self.backpressure_stalls += 1
         self._on_published()  # what this call has published so far has to go out while it waits
         started = self._clock.now_millis()
@@ -226,7 +230,7 @@ class Publisher:
             then = (
                 "close() gives the buffered rows up: before it, flush and wait for the server"
                 if self._while_closing
-                else "the rows are still buffered: flush again when the server catches up"
+                else f"{kept} when the server catches up"
             )
             raise BackpressureError(
                 f"no room for a frame of {nbytes} bytes{waited}: {self._full()}; {then}, or raise sf_max_total_bytes"
