@@ -17,4 +17,5 @@ def test_it_measures_every_shape_with_every_store(
     server.main()
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert len(figures) == 3
-    assert all(figure[name] > 0 for figure in figures for name in ("memory_store", "sql_store", "acknowledging_only"))
+    names = ("memory_store", "sql_store", "acknowledging_only", "server_alone")
+    assert all(figure[name] > 0 for figure in figures for name in names)

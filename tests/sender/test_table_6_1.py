@@ -7,6 +7,7 @@ run with both clients.  ``why`` says why the two differ where they do, and only 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -116,6 +117,20 @@ def test_6_1_ours_applies_the_override(row: Row, policy: str) -> None:
     seen = refused(OURS, row.status, f"{row.key}={policy};")
     assert seen.said == f"{row.category} {POLICIES[policy]}"
     assert seen.landed == (POLICIES[policy] != "terminal")
+
+
+@pytest.mark.parametrize("row", OVERRIDABLE, ids=lambda row: row.key)
+def test_6_1_ours_drops_where_it_is_told_to_and_keeps_a_letter(tmp_path: Path, row: Row) -> None:
+    """DROP of the older clients: by choice alone, reported, and only behind the dead-letter store (6.2, ours.md 27)."""
+    handler = Recorder()
+    with QwpServer(script=[Script(reject=(Reject(0, row.status, TEXT),)), Script()]) as server:
+        keys = f"{row.key}=drop;sf_dir={tmp_path};"
+        with opened(OURS, server.conf, keys, handler=handler) as sender:
+            assert sender.acked(sender.send(1), 10_000)
+            assert _said(handler.wait_for()) == f"{row.category} drop"
+            (letter,) = sender.sender.dead_letters()
+            assert (letter.category, letter.status, letter.server_text) == (row.category, row.status, TEXT)
+        assert server.store.count("t") == 0
 
 
 @pytest.mark.parametrize("value", ["terminal", "retriable", "drop", "nonsense"])
