@@ -57,6 +57,11 @@ GOOD: dict[str, dict[str, Any]] = {
     "close_flush_timeout_millis": {"0": 0, "-1": -1, "+7": 7, "60000": 60_000},
     "max_frame_rejections": {"1": 1, "10": 10},
     "poison_min_escalation_window_millis": {"0": 0, "10": 10},
+    "catch_up_cap_gap_min_escalation_window_millis": {"0": 0, "300000": 300_000},
+    "outage_budget_millis": {"0": 0, "60000": 60_000},
+    "drain_orphans": {"on": True, "FALSE": False},
+    "max_background_drainers": {"0": 0, "256": 256},
+    "drainer_give_up_millis": {"0": 0, "1": 1},
     "error_inbox_capacity": {"16": 16, "1048576": 1_048_576},
     "connection_listener_inbox_capacity": {"1": 1, "1048576": 1_048_576},
     "dead_letter_max_bytes": {"1": 1, "1g": 1 << 30},
@@ -104,6 +109,11 @@ BAD: dict[str, tuple[str, ...]] = {
     "close_flush_timeout_millis": ("off", "--1", "- 1", *_NOT_MILLIS),
     "max_frame_rejections": ("0", "-1", *_NOT_COUNT),
     "poison_min_escalation_window_millis": ("-1", *_NOT_MILLIS),
+    "catch_up_cap_gap_min_escalation_window_millis": ("-1", "off", *_NOT_MILLIS),
+    "outage_budget_millis": ("-1", "off", *_NOT_MILLIS),
+    "drain_orphans": ("yes", "1"),
+    "max_background_drainers": ("-1", "257", "off", *_NOT_COUNT),
+    "drainer_give_up_millis": ("-1", "off", *_NOT_MILLIS),
     "error_inbox_capacity": ("0", "15", "1048577", "x"),
     "connection_listener_inbox_capacity": ("0", "1048577", "x"),
     "dead_letter_max_bytes": ("0", "-1", "1.5m", "x"),
@@ -216,6 +226,11 @@ def test_defaults_cfg_05() -> None:
         close_flush_timeout_millis=5_000,
         max_frame_rejections=4,
         poison_min_escalation_window_millis=5_000,
+        cap_gap_window_millis=300_000,
+        outage_budget_millis=0,
+        drain_orphans=False,
+        max_background_drainers=4,
+        drainer_give_up_millis=300_000,
         error_inbox_capacity=256,
         connection_listener_inbox_capacity=64,
         dead_letter_max_bytes=256 << 20,
@@ -299,7 +314,7 @@ def test_foreign_keys_are_read_past() -> None:
     assert not IGNORED & {name for key in KEYS for name in (key.name, *key.aliases)}
 
 
-@pytest.mark.parametrize("key", ["bogus", "sf_sync_interval_millis", "drain_orphans", "request_durable_ack"])
+@pytest.mark.parametrize("key", ["bogus", "sf_sync_interval_millis", "request_durable_ack"])
 def test_unknown_keys_are_named(key: str) -> None:
     for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
         with pytest.raises(ConfigError, match=f"^unknown configuration key: {key}$") as caught:

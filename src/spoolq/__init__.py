@@ -26,7 +26,7 @@ from spoolq.errors import (
 )
 from spoolq.events import ConnectionEvent, ErrorEvent
 from spoolq.sender import Sender, TableWriter
-from spoolq.stats import SenderStats
+from spoolq.stats import DrainerStatus, SenderStats
 from spoolq.values import (
     Char,
     DateMillis,
@@ -48,6 +48,7 @@ __all__ = [
     "Long256",
     "Geohash",
     "SenderStats",
+    "DrainerStatus",
     "ErrorEvent",
     "ConnectionEvent",
     "SpoolqError",

@@ -70,6 +70,11 @@ class SenderConfig:
     close_flush_timeout_millis: int
     max_frame_rejections: int
     poison_min_escalation_window_millis: int
+    cap_gap_window_millis: int
+    outage_budget_millis: int
+    drain_orphans: bool
+    max_background_drainers: int
+    drainer_give_up_millis: int
     error_inbox_capacity: int
     connection_listener_inbox_capacity: int
     dead_letter_max_bytes: int

@@ -14,6 +14,7 @@ ConnectionEventKind = Literal[
     "endpoint_attempt_failed",
     "all_endpoints_unreachable",
     "auth_failed",
+    "budget_exhausted",
 ]
 
 

@@ -25,7 +25,7 @@ from spoolq.config import SenderConfig
 from spoolq.errors import ConfigError
 from spoolq.runtime.engine import Engine
 from spoolq.runtime.steps import attach
-from spoolq.stats import SenderStats
+from spoolq.stats import DrainerStatus, SenderStats
 
 if TYPE_CHECKING:
     from spoolq.events import ErrorEvent
@@ -288,6 +288,10 @@ class Sender:
     def stats(self) -> SenderStats:
         """Counters and gauges of now.  Never raises."""
         return self._engine.stats()
+
+    def background_drainers(self) -> list[DrainerStatus]:
+        """Each orphaned slot this sender drains or has drained (``drain_orphans=on``); empty without any."""
+        return self._engine.background_drainers()
 
     # -- dead letters ------------------------------------------------------------------------------
     def dead_letters(self) -> list[DeadLetter]:

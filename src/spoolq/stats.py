@@ -1,8 +1,9 @@
-"""What `Sender.stats` gives: one snapshot (behaviour.md 8).  Imports nothing of spoolq but errors."""
+"""What `Sender.stats` and `Sender.background_drainers` give (behaviour.md 7.5, 8).  Imports only errors of spoolq."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from spoolq.errors import SpoolqError
 
@@ -17,6 +18,7 @@ class SenderStats:
     attempt after the first success.  ``outage_millis`` is how long there has been no connection,
     None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
     ``total_dead_letters`` counts the frames that were taken out of the queue and kept beside the slot.
+    ``active_background_drainers`` are at work now; ``..._failed`` counts slots that were given up.
     """
 
     published_fsn: int | None
@@ -45,4 +47,25 @@ class SenderStats:
     torn_tail_bytes: int
     outage_millis: int | None
     total_dead_letters: int
+    active_background_drainers: int
+    total_background_drainers_succeeded: int
+    total_background_drainers_failed: int
     last_terminal_error: SpoolqError | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainerStatus:
+    """An orphaned slot that a sender drains (behaviour.md 7.5).
+
+    ``slot`` is its path.  ``target_fsn`` is its newest frame, ``acked_fsn`` the newest that is settled; None
+    while not known, or while there is none.  ``outcome`` is None while it waits or is worked on; else
+    ``success``, ``locked_by_other`` (somebody else has it, or had it meanwhile), ``stopped`` (the sender
+    closed first) or ``failed`` (given up: its file ``.failed`` says why and what to do).  ``last_error`` is
+    why it is not drained, "" when nothing went wrong.
+    """
+
+    slot: str
+    target_fsn: int | None
+    acked_fsn: int | None
+    outcome: Literal["success", "locked_by_other", "stopped", "failed"] | None
+    last_error: str

@@ -291,12 +291,15 @@ def test_a_role_mismatch_is_preferred_in_the_error(failures: tuple[ConnectFailed
 def test_rcn_12_an_outage_budget_brings_its_tag() -> None:
     driver = sent(outage_budget_millis=3_000)
     driver.pass_millis(50_000)
+    driver.tell(events.Answered(Ok(0)))
+    driver.pass_millis(2_000)
+    driver.log.published_fsn = 1
     driver.next_connect(driver.tell(events.Lost("reset")))
     while driver.machine.state is not State.FAILED:
         driver.tell(TRANSPORT)
         if driver.machine.state is State.WAITING:
             driver.timer()
-    assert driver.now_millis == 53_000
+    assert driver.now_millis == 55_000, "the frame came 52 s behind"
     error = latched(driver.actions)
     assert isinstance(error, ConnectError)
     assert error.tag == "connection-lost-budget-exhausted"

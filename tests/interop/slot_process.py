@@ -330,14 +330,14 @@ def drain(client: str, server: str, sf_dir: Path, ledger: Ledger) -> None:
         assert writer.close(drained=True) == ""
 
 
-def adopt(server: Server, sf_dir: Path, ledger: Ledger) -> None:
-    """The official client, on a slot of its own, finds the shared one as an orphan and drains it in the background.
+def adopt(server: Server, sf_dir: Path, ledger: Ledger, client: str = "official") -> None:
+    """A client, on a slot of its own, finds the shared one as an orphan and drains it in the background.
 
     Something must be left to deliver: its first message says that the drainer has the lock, and the lock says when it
     is done.
     """
     before = server.message_count
-    with Writer("official", server.conf, sf_dir, Ledger(), "drain_orphans=on;", sender_id="neighbour") as neighbour:
+    with Writer(client, server.conf, sf_dir, Ledger(), "drain_orphans=on;", sender_id="neighbour") as neighbour:
         server.wait_for_messages(before + 1)
         with (sf_dir / SENDER_ID / ".lock").open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

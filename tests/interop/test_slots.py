@@ -163,6 +163,20 @@ def test_what_we_left_the_official_client_drains_in_the_background(tmp_path: Pat
         ledger.judge(server, whole=True)
 
 
+@pytest.mark.parametrize("stage", OFFLINE, ids=lambda stage: stage.name.replace(" ", "-"))
+def test_orp_02_what_the_official_client_left_we_drain_in_the_background(tmp_path: Path, stage: Stage) -> None:
+    """Killed or closed with its frames in the slot; our drainer delivers each once, and the slot has a new life."""
+    ledger = Ledger()
+    _leave_offline("official", tmp_path, ledger, stage)
+    with QwpServer() as server:
+        adopt(server, tmp_path, ledger, "ours")
+        counts = ledger.judge(server, whole=True)
+        assert counts["rows landed again"] == 0
+        demand_empty(tmp_path)
+        _fresh_again("official", server, tmp_path, ledger)
+        ledger.judge(server, whole=True)
+
+
 @pytest.mark.parametrize("first", CLIENTS)
 @pytest.mark.parametrize("end", ["close", "kill"])
 @pytest.mark.parametrize("stage", ONLINE, ids=lambda stage: stage.name.replace(" ", "-"))

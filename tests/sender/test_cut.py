@@ -21,7 +21,7 @@ import pytest
 from spoolq import DeliveryTimeout
 from spoolq.errors import SlotBusyError
 from spoolq.link import ConnectOptions, connect
-from spoolq.runtime import engine
+from spoolq.runtime import engine, settings
 from spoolq.testing import QwpServer
 from tests.link.peer import Peer, accepted, request, wait_for_end
 from tests.link.test_resolve import Blocked, threads
@@ -66,7 +66,7 @@ class Steps:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    monkeypatch.setattr(engine, "ConnectOptions", partial(ConnectOptions, tls_millis=600_000))
+    monkeypatch.setattr(settings, "ConnectOptions", partial(ConnectOptions, tls_millis=600_000))
     monkeypatch.setattr(module, "_BODY_MILLIS", 600_000)
     return Steps(monkeypatch)
 

@@ -46,6 +46,7 @@ _SIGNATURES = {
     "establish": "(self)",
     "close_drain": "(self)",
     "dead_letters": "(self)",
+    "background_drainers": "(self)",
     "requeue": "(self, letter)",
     "skip_head_frame": "(self)",
     "from_conf": f"(conf, *, {_HANDLERS}, **settings)",
@@ -231,6 +232,9 @@ def test_every_field_of_stats_moves(server: QwpServer) -> None:
         "torn_tail_bytes",  # test_on_a_slot.py
         "spool_bytes_max",  # a setting
         "total_dead_letters",  # test_dead_letters.py
+        "active_background_drainers",  # test_drainers.py
+        "total_background_drainers_succeeded",  # test_drainers.py
+        "total_background_drainers_failed",  # test_drainers.py
         "was_ever_connected",  # False only in ASYNC: test_open.py
         "dropped_error_notifications",  # test_events.py
         "connection_events_dropped",  # test_events.py

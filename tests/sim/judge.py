@@ -114,7 +114,7 @@ class Judge:
         self.ever_connected = False
         self.stopping = False
         self._begun_millis = now
-        self._outage_millis = now
+        self._owing_millis: int | None = now  # since when there was no ack progress, where some is due
         self._strikes = [0, 0]  # certain, possible
         self._struck_millis = [0, 0]  # when the first of them was
         self._not_writables = 0  # in a row, without progress
@@ -143,6 +143,7 @@ class Judge:
             raise Wrong(f"published as FSN {fsn}, the next one is {len(self.payloads)}")
         self.payloads.append(payload)
         self.commits.append(0)
+        self._owing()
         self.worked()
         if self.trace is not None:
             self.say(f"published FSN {fsn}, {len(payload)} bytes")
@@ -188,8 +189,14 @@ class Judge:
         """The machine is told of the connection."""
         if self.view is not None:
             self.view.bound = True
+        if not self.ever_connected and self._scenario.begin_budget_millis is not None:
+            self._owing_millis = None  # that was the first connect's time
         self.ever_connected = True
         self._refusal, self._token_refused = "", False
+        if self.acked + 1 < len(self.payloads):
+            self._owing()
+        else:
+            self._owing_millis = None
 
     # -- what the client sends -------------------------------------------------------------------
     def handed(self, wire: Wire, nbytes: int, messages: list[tuple[int, int, bytes]]) -> None:
@@ -410,6 +417,7 @@ class Judge:
         if not self.lied and not all(self.commits[self.acked + 1 : fsn + 1]):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, no server has all of them")
         self.acked = fsn
+        self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
         if view.vague:  # when it was read is not known
             view.progressed = True
             self._low = max(self._low, fsn)
@@ -435,6 +443,7 @@ class Judge:
         if fsn != self.acked + 1 or fsn not in self.letters:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
+        self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
         self._droppable.clear()
         self._strikes = [0, 0]
         self._not_writables = 0
@@ -488,12 +497,12 @@ class Judge:
             raise Wrong("a send failed, and what had come by then is thrown away")
         self._settled_right(view)
         self.view = None
+        self._owing()
         self._low = self.acked
         if not view.bound:  # its dictionary does not fit: that is a refusal
             self._refused.add(wire.endpoint)
             self.pacing.refused(now, 0)
             return
-        self._outage_millis = now
         owed = self.acked + 1 < len(self.payloads)
         if not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis:
             self.pacing.progressed(now)
@@ -508,10 +517,10 @@ class Judge:
         if self.error is not None:
             raise Wrong("it waits after a terminal error")
         now, slack = self._now(), self._scenario.oversleep_millis + 10
-        if self.view is None:
-            if self._budget_left() < -slack:
-                raise Wrong("it waits for a connection beyond its budget")
-        elif timeout_millis == 1 and now - self.last_work_millis > _LINGER_MILLIS + slack:
+        if self._budget_left() < -slack:
+            raise Wrong("it waits beyond its budget")
+        polls = timeout_millis == 1 and self._budget_left() > 1
+        if self.view is not None and polls and now - self.last_work_millis > _LINGER_MILLIS + slack:
             raise Wrong(f"it polls {now - self.last_work_millis} ms after the last work")
 
     def sleeps(self, room: bool) -> None:
@@ -558,11 +567,15 @@ class Judge:
     def _budget_left(self) -> int:
         """Milliseconds; a large number without a budget."""
         scenario = self._scenario
-        if not self.ever_connected:
-            budget, since = scenario.begin_budget_millis or 0, self._begun_millis
-        else:
-            budget, since = scenario.outage_budget_millis, self._outage_millis
-        return since + budget - self._now() if budget else 1 << 40
+        budget, since = scenario.outage_budget_millis, self._owing_millis
+        if not self.ever_connected and scenario.begin_budget_millis is not None:
+            budget, since = scenario.begin_budget_millis, self._begun_millis
+        return since + budget - self._now() if budget and since is not None else 1 << 40
+
+    def _owing(self) -> None:
+        """Frames wait, or the connection is gone: the outage budget runs."""
+        if self._owing_millis is None:
+            self._owing_millis = self._now()
 
     def _has_too_small(self, view: View) -> bool:
         """Whether the head, or a symbol, is above the cap."""

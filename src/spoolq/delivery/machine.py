@@ -25,8 +25,8 @@ When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
 | NOT_WRITABLE                                 | -              | none the first time, then paced    |
 | a strike                                     | -              | paced by the strikes               |
 
-A running sender never gives up by time unless there is an outage budget; a blocking first connect
-has a budget of its own (ours.md 25).  What is terminal is in `verdicts`.
+A running sender never gives up by time unless there is an outage budget (`outage`); a blocking first
+connect has a budget of its own (ours.md 25).  What is terminal is in `verdicts`.
 
 The log is told to settle only what was handed to the socket whole.  A rejection settles nothing, unless its
 policy is drop and the frame has become a dead letter.  The connection is left before the resolver is asked or
@@ -62,6 +62,7 @@ from spoolq.delivery.backoff import Backoff
 from spoolq.delivery.cap_gap import CapGap
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.hosts import Hosts, HostState
+from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
 from spoolq.delivery.policy import Refusal
 from spoolq.errors import SpoolqError
@@ -98,7 +99,8 @@ class DeliveryOptions:
     """Settings of the machine; ``endpoints`` are names for texts, in order of preference.
 
     ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
-    long every endpoint must have been too small for the head.  ``outage_budget_millis``: 0 = none.
+    long every endpoint must have been too small for the head, ``cap_gaps_min`` how often one must have been
+    found to be.  ``outage_budget_millis``: how long frames wait without any acknowledgement, 0 = for ever.
     ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.
     """
 
@@ -109,6 +111,7 @@ class DeliveryOptions:
     poison_window_millis: int = 5_000
     policies: Mapping[str, str] = field(default_factory=dict)
     cap_gap_window_millis: int = 300_000
+    cap_gaps_min: int = 1
     outage_budget_millis: int = 0
     renewable_token: bool = False
     can_drop: bool = False
@@ -140,7 +143,7 @@ class Delivery:
         self._hosts = Hosts(len(options.endpoints))
         self._backoff = Backoff(options.backoff_initial_millis, options.backoff_max_millis, rng)
         self._poison = PoisonDetector(options.max_frame_rejections, options.poison_window_millis)
-        self._cap_gap = CapGap(len(options.endpoints), options.cap_gap_window_millis)
+        self._cap_gap = CapGap(len(options.endpoints), options.cap_gap_window_millis, options.cap_gaps_min)
         self._actions: list[Action] = []
         self._now = 0
         self._acked = log.acked_fsn
@@ -159,7 +162,9 @@ class Delivery:
         self._refusal: Refusal | None = None
         self._questions = 0
         # between connections
-        self._deadline: int | None = None
+        self._deadline: int | None = None  # of a blocking first connect
+        self._budget = OutageBudget(options.outage_budget_millis)
+        self._budget_watched = False
         self._one_round = False
         self._outcomes: list[tuple[int, str]] = []
         self._by_role = False
@@ -191,6 +196,9 @@ class Delivery:
                 self._connect_failed(event)
             case events.TimerDue(), State.WAITING:
                 self._resume()
+            case events.TimerDue(), State.CONNECTED:
+                self._budget_watched = False
+                self._watch_budget()
             case events.StorageBroken(error), State.CONNECTED | State.CONNECTING | State.WAITING:
                 self._fail(error)
             case events.Decided(number, chosen), State.DECIDING if number == self._questions:
@@ -211,6 +219,8 @@ class Delivery:
         if event.budget_millis is not None:
             self._deadline = self._now + event.budget_millis
             self._one_round = event.budget_millis == 0
+        else:
+            self._budget.runs(self._now)
         self.outage_since_millis = self._now
         self._round = 1
         self._resume()
@@ -240,7 +250,8 @@ class Delivery:
         self._endpoint = endpoint
         self.attempts += 1
         self._attempt += 1
-        limit = None if self._deadline is None or self._one_round else max(1, self._deadline - self._now)
+        due = self._due_millis
+        limit = None if due is None or self._one_round else max(1, due - self._now)
         self._actions.append(Connect(endpoint, limit))
 
     def _connected(self, event: events.Connected) -> None:
@@ -264,6 +275,9 @@ class Delivery:
         self.was_ever_connected = True
         self._report_connection(kind, index, previous=previous)
         self._pump()
+        self._budget.connected(self._now, owed=self._owed)
+        self._budget_watched = False
+        self._watch_budget()
 
     def _connect_failed(self, event: events.ConnectFailed) -> None:
         name = self._name
@@ -306,8 +320,27 @@ class Delivery:
         hint = min(self._retry_after, self._options.backoff_max_millis)
         self._wait(max(self._backoff.next_millis(), hint))
 
+    @property
+    def _due_millis(self) -> int | None:
+        """When there is no more time: for the first connect, or for the outage."""
+        return self._budget.deadline_millis if self._deadline is None else self._deadline
+
     def _budget_is_over(self) -> bool:
-        return self._deadline is not None and self._now >= self._deadline
+        due = self._due_millis
+        return due is not None and self._now >= due
+
+    def _watch_budget(self) -> None:
+        """On a connection: ends it when the budget is used up, else sees to it that somebody looks again."""
+        due = self._budget.deadline_millis
+        if due is None or self._budget_watched:
+            return
+        if self._now >= due:
+            self._outcomes = [(self._endpoint, "connected, but it acknowledges nothing")]
+            self._by_role = False
+            self._give_up()
+            return
+        self._budget_watched = True
+        self._actions.append(SetTimer(due))
 
     def _give_up(self) -> None:
         tag = verdicts.CONNECTION_LOST if self.was_ever_connected else verdicts.NEVER_CONNECTED
@@ -320,14 +353,17 @@ class Delivery:
 
     def _wait(self, pause_millis: int) -> None:
         self.state = State.WAITING
-        due = self._now + pause_millis
-        self._actions.append(SetTimer(due if self._deadline is None else max(self._now, min(due, self._deadline))))
+        due, last = self._now + pause_millis, self._due_millis
+        self._actions.append(SetTimer(due if last is None else max(self._now, min(due, last))))
 
     # -- on a connection -----------------------------------------------------------------------
     def _on_connection(self, event: Event) -> None:
         match event:
             case events.Published():
                 self._pump()
+                if self._owed:
+                    self._budget.runs(self._now)
+                    self._watch_budget()
             case events.RunSent(last_fsn):
                 self._run_sent(last_fsn)
             case events.RunPartlySent(fsn):
@@ -395,6 +431,7 @@ class Delivery:
         self._not_writable = 0
         self._poison.progressed()
         self._cap_gap.progressed()
+        self._budget.progressed(self._now, owed=self._owed)
         self._actions.append(Settle(fsn))
 
     def _warn_clamped(self, what: str, fsn: int) -> None:
@@ -546,8 +583,7 @@ class Delivery:
         self._retry_after = 0
         self._attempt, self._round = 0, 1
         self.outage_since_millis = self._now
-        if self._options.outage_budget_millis:
-            self._deadline = self._now + self._options.outage_budget_millis
+        self._budget.runs(self._now)
         if pause_millis is None:
             owed_nothing = self._acked >= self._log.published_fsn
             if owed_nothing and self._now - self._connected_at >= 2 * self._options.backoff_max_millis:
@@ -579,6 +615,11 @@ class Delivery:
     def _unsettled(self) -> tuple[int, int]:
         """First and last frame not settled; the next one when there is none."""
         return self._acked + 1, max(self._log.published_fsn, self._acked + 1)
+
+    @property
+    def _owed(self) -> bool:
+        """Whether frames wait for their acknowledgement."""
+        return self._acked < self._log.published_fsn
 
     @property
     def _sent_anything(self) -> bool:

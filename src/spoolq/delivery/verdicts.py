@@ -120,7 +120,7 @@ def no_connection(outcomes: str, tag: str | None, by_role: bool) -> ConnectError
     if by_role:
         text = f"no endpoint takes writes now (role mismatch): {outcomes}; check which server is the primary"
     elif tag == CONNECTION_LOST:
-        text = f"the connection was lost and none came back within outage_budget_millis: {outcomes}"
+        text = f"nothing was acknowledged within outage_budget_millis: {outcomes}"
     else:
         text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall"
     return (RoleMismatchError if by_role else ConnectError)(text if tag is None else f"{tag}: {text}", tag=tag)

@@ -6,6 +6,7 @@
 | `IoLoop`            | ``spoolq-io``              | the connection, the delivery machine       |
 | `Keeper`            | ``spoolq-keeper``          | the flush deadline, spares                 |
 | `Reports`           | one a handler, when needed | events on their way to handlers            |
+| `Drainers`          | ``spoolq-drainer-<n>``     | orphaned slots beside the sender's own     |
 
 Order of calls: `open` once; then `flush`, the waits and the watermarks from any thread; `close` once,
 from any thread, a handler's too.  The row buffer is the sender's lock.
@@ -23,15 +24,13 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from spoolq import limits, link
+from spoolq import limits
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
-from spoolq.config_keys import Secret, TokenProvider
-from spoolq.delivery import Delivery, DeliveryOptions, State, actions, events
-from spoolq.errors import ClosedError, ConfigError, DeliveryTimeout, ForkedError, SpoolqError, doubted
-from spoolq.link import ConnectOptions, Endpoint
+from spoolq.delivery import Delivery, State, actions, events
+from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError, doubted
 from spoolq.qwp.catchup import catch_up_messages
-from spoolq.runtime import lifecycle
+from spoolq.runtime import lifecycle, settings
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_category_policies
 from spoolq.runtime.io_loop import IoLoop
@@ -42,9 +41,10 @@ from spoolq.runtime.publisher import Publisher
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
-from spoolq.stats import SenderStats
+from spoolq.stats import DrainerStatus, SenderStats
 
 if TYPE_CHECKING:
+    from spoolq.runtime.drainers import Drainers
     from spoolq.spool.dead_letters import DeadLetter
 
 _LOG = logging.getLogger("spoolq")
@@ -66,10 +66,10 @@ class Engine:
     ) -> None:
         self.config = config
         can_drop = config.sf_dir is not None
-        policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
+        self._policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
         self._clock = clock or Clock()
-        self._tls = _tls_options(config)
-        self._names = tuple(str(address) for address in config.endpoints)
+        self._tls = settings.tls_options(config)  # unusable roots are found out before the slot is touched
+        self._names = settings.names(config)
         self.progress = Progress(self._clock)
         self.storage = storage = open_storage(config)
         self._symbols = storage.symbols
@@ -85,7 +85,7 @@ class Engine:
         if storage.recovery is not None and storage.recovery.set_aside:
             self.reports.slot_set_aside(storage.recovery)
         self.machine = Delivery(
-            _delivery_options(config, self._names, policies, asks=error_policy is not None), self.store, Random()
+            settings.delivery_options(config, self._policies, asks=error_policy is not None), self.store, Random()
         )
         self.publisher = Publisher(
             self.rows,
@@ -111,6 +111,7 @@ class Engine:
             on_room=self.progress.advanced,
         )
         self.loop: IoLoop | None = None
+        self.drainers: Drainers | None = None
         self._thread: threading.Thread | None = None
         self._hand_over = self.publisher.handover.flush
         self._close_lock = threading.Lock()
@@ -144,6 +145,7 @@ class Engine:
             else:
                 loop.begin(None)
             self._start(loop)
+            self._start_drainers()
             lifecycle.watch(self)
         except BaseException:
             self._undo()
@@ -157,14 +159,8 @@ class Engine:
             self.machine,
             self.store,
             self._clock,
-            [Endpoint(address.host, address.port) for address in config.endpoints],
-            ConnectOptions(
-                authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
-                token_provider=config.token if isinstance(config.token, TokenProvider) else None,
-                connect_millis=config.connect_timeout_millis or default_millis,
-                upgrade_millis=config.auth_timeout_millis,
-                tls=self._tls,
-            ),
+            settings.endpoints(config),
+            settings.connect_options(config, self._tls, default_millis),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
             on_settled=self.progress.advanced,
@@ -187,6 +183,13 @@ class Engine:
             self._thread = None
             raise
 
+    def _start_drainers(self) -> None:
+        """Last of all (behaviour.md 2.1); imported only by those who want it."""
+        if self.config.drain_orphans:
+            from spoolq.runtime.drainers import start_drainers
+
+            self.drainers = start_drainers(self.config, self._policies, self._tls, self._clock)
+
     def _undo(self) -> None:
         steps = Steps()
         if self.loop is not None:
@@ -194,6 +197,8 @@ class Engine:
             if self._thread is not None:
                 steps.run(self._thread.join)
             steps.run(self.loop.close)
+        if self.drainers is not None:
+            steps.run(self.drainers.close)
         self._thread = None
         steps.run(self.keeper.stop)
         steps.run(self._close_handlers)
@@ -377,6 +382,7 @@ class Engine:
         store, machine, loop, reports, keeper = self.store, self.machine, self.loop, self.reports, self.keeper
         spool, recovery = store.stats(), self.storage.recovery
         since = machine.outage_since_millis
+        draining, drained, given_up = (0, 0, 0) if self.drainers is None else self.drainers.counts()
         return SenderStats(
             published_fsn=None if store.published_fsn < 0 else store.published_fsn,
             acked_fsn=None if store.acked_fsn < 0 else store.acked_fsn,
@@ -404,8 +410,16 @@ class Engine:
             torn_tail_bytes=sum(cut.nbytes for cut in recovery.cut) if recovery is not None else 0,
             outage_millis=None if since is None else self._clock.now_millis() - since,
             total_dead_letters=self.letters.saved,
+            active_background_drainers=draining,
+            total_background_drainers_succeeded=drained,
+            total_background_drainers_failed=given_up,
             last_terminal_error=self.progress.error,
         )
+
+    def background_drainers(self) -> list[DrainerStatus]:
+        """A snapshot of each orphaned slot."""
+        self._check_process()
+        return [] if self.drainers is None else self.drainers.snapshot()
 
     def describe(self) -> str:
         """The sender in a few words, for logs and warnings."""
@@ -422,6 +436,8 @@ class Engine:
         self.rows.latched = error
         if self.loop is not None:
             self.loop.forked()
+        if self.drainers is not None:
+            self.drainers.forked()
 
     def _check_process(self) -> None:
         if self._is_forked:
@@ -489,6 +505,8 @@ class Engine:
             steps.run(loop.stop)
         if thread is not None:
             steps.run(thread.join, _JOIN_SECONDS)
+        if self.drainers is not None:
+            steps.run(self.drainers.close)
         steps.run(self.keeper.stop)
         steps.run(self._close_handlers)
         steps.run(self.rows.clear)
@@ -517,38 +535,5 @@ class Engine:
         return self._io_left
 
 
-def _reveal(secret: Secret | TokenProvider | None) -> str | None:
-    return secret.reveal() if isinstance(secret, Secret) else None
-
-
-def _tls_options(config: SenderConfig) -> link.TlsOptions | None:
-    """None for ``ws``.  Roots that cannot be had are found out here, before the slot is touched."""
-    if not config.tls:
-        return None
-    roots = link.Roots(config.tls_roots, _reveal(config.tls_roots_password), config.tls_ca)
-    if config.tls_verify:
-        try:
-            link.check(roots)
-        except link.RootsFailure as error:
-            raise ConfigError(str(error), key=error.key) from None
-    return link.TlsOptions(config.tls_verify, roots)
-
-
 def _forked_error() -> ForkedError:
     return ForkedError("this sender belongs to the parent process; open one of this process's own after the fork")
-
-
-def _delivery_options(
-    config: SenderConfig, names: tuple[str, ...], policies: dict[str, str], *, asks: bool
-) -> DeliveryOptions:
-    return DeliveryOptions(
-        endpoints=names,
-        backoff_initial_millis=config.reconnect_initial_backoff_millis,
-        backoff_max_millis=config.reconnect_max_backoff_millis,
-        max_frame_rejections=config.max_frame_rejections,
-        poison_window_millis=config.poison_min_escalation_window_millis,
-        policies=policies,
-        renewable_token=isinstance(config.token, TokenProvider),
-        can_drop=config.sf_dir is not None,
-        decide_millis=limits.POLICY_ANSWER_MILLIS if asks else None,
-    )

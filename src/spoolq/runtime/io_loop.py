@@ -1,7 +1,8 @@
 """The I/O loop: carries the delivery machine's actions out and tells it what happened.
 
 One `IoLoop` per sender.  `run_until` drives it on the caller's thread (a blocking first connect),
-`run` on the I/O thread until `stop`; never both at once.  It owns the connection.
+`run` on the I/O thread until `stop`; never both at once.  It owns the connection.  A drainer has one
+while it is at work; the machine outlives it, and `resume` goes on where a pause of the machine ended.
 
 Sleeping: within `LINGER_MILLIS` of its last work it polls with waits of at least 1 ms, so that a
 producer need not wake it; after that ``asleep`` is set and the producer wakes it (ours.md 13).  The
@@ -26,7 +27,7 @@ from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.throttle import Throttle
 from spoolq.runtime.wakeup import Wakeup
-from spoolq.spool import Store
+from spoolq.spool import Outgoing
 
 _LOG = logging.getLogger("spoolq.delivery")
 LINGER_MILLIS: Final = 50
@@ -48,13 +49,14 @@ class IoLoop:
     ``save_letter`` makes a dead letter or raises StorageError; ``ask`` passes a question on, answered by `post`;
     both are for a machine that may drop and ask.
     ``recovered``: there were frames before this sender, so that the first connection needs the
-    dictionary too.  ``connect`` is `link.connect`, or what stands for the network in the simulator.
+    dictionary too.  ``on_warn`` gets topic and text of a warning in place of the log.
+    ``connect`` is `link.connect`, or what stands for the network in the simulator.
     """
 
     def __init__(
         self,
         machine: Delivery,
-        store: Store,
+        store: Outgoing,
         clock: Clock,
         endpoints: list[Endpoint],
         options: ConnectOptions,
@@ -68,6 +70,7 @@ class IoLoop:
         ask: Callable[[actions.Decide], None] | None = None,
         recovered: bool = False,
         connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] | None = None,
+        on_warn: Callable[[str, str], None] | None = None,
     ) -> None:
         self.machine = machine
         self._store = store
@@ -84,6 +87,7 @@ class IoLoop:
         self._ask = ask
         self._recovered = recovered
         self._connect_to = connect or partial(link.connect, resolver=self._resolver)
+        self._on_warn = on_warn or self._log_warning
         self._wake = Wakeup()
         try:
             self._cancel = Wakeup()
@@ -132,6 +136,15 @@ class IoLoop:
     def begin(self, budget_millis: int | None) -> None:
         """The first event; nothing is done yet."""
         self._tell(events.Begin(budget_millis))
+
+    def resume(self) -> None:
+        """The machine has waited as long as it wanted to, with no loop around it."""
+        self._tell(events.TimerDue())
+
+    @property
+    def timer_millis(self) -> int | None:
+        """When the machine wants to be told the time."""
+        return self._timer_millis
 
     def run(self) -> None:
         """Until `stop` or a terminal error."""
@@ -273,8 +286,11 @@ class IoLoop:
             case actions.Report():
                 self._on_report(action)
             case actions.Warn(topic, text):
-                if self._throttles.setdefault(topic, Throttle(self._clock, _WARN_MILLIS)).due():
-                    _LOG.warning("%s", text)
+                self._on_warn(topic, text)
+
+    def _log_warning(self, topic: str, text: str) -> None:
+        if self._throttles.setdefault(topic, Throttle(self._clock, _WARN_MILLIS)).due():
+            _LOG.warning("%s", text)
 
     def _connect(self, index: int, limit_millis: int | None) -> None:
         endpoint = self._endpoints[index]
@@ -305,6 +321,9 @@ class IoLoop:
                 connection.close()
                 self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}", cap_nbytes=told))
                 return
+            except BaseException:
+                connection.close()
+                raise
         self._connection = connection
         self._on_cap(cap)
         self._tell(events.Connected(count, told))

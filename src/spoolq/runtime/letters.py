@@ -20,13 +20,38 @@ from spoolq.columns import SymbolTable
 from spoolq.delivery.actions import ServerErrorEvent
 from spoolq.errors import ConfigError, NothingToSkipError, ServerRejection, SpoolqError, StorageError
 from spoolq.runtime.publisher import Publisher
-from spoolq.spool import Store
+from spoolq.spool import Outgoing, Store
 
 if TYPE_CHECKING:  # a program without dead letters does not pay for their modules, nor for the decoder
     from spoolq.qwp.standalone import Parts
     from spoolq.spool.dead_letters import DeadLetter, DeadLetters
 
 _LOG = logging.getLogger("spoolq.spool")
+
+
+def save_letter(kept: DeadLetters, log: Outgoing, symbols: SymbolTable, refusal: ServerErrorEvent) -> DeadLetter:
+    """Makes a letter of the frame ``refusal.from_fsn``, which stays in the log.  Raises StorageError."""
+    fsn = refusal.from_fsn
+    run = log.run(fsn, 1, 1)
+    if run is None:
+        raise StorageError(f"the frame with FSN {fsn} is not in the spool")
+    try:
+        if run.first_fsn != fsn:
+            raise StorageError(f"the frame with FSN {fsn} is part of a transaction that was never committed")
+        frame = bytes(run.payloads()[0])
+    finally:
+        run.release()
+    letter = kept.save(
+        fsn,
+        frame,
+        symbols,
+        status=refusal.status,
+        category=refusal.category,
+        text=refusal.server_text,
+        time_micros=time.time_ns() // 1_000,
+    )
+    _LOG.info("FSN %d is now the dead letter %s", fsn, letter.path)
+    return letter
 
 
 class Letters:
@@ -54,27 +79,8 @@ class Letters:
 
     def save(self, refusal: ServerErrorEvent) -> DeadLetter:
         """Makes a letter of the frame ``refusal.from_fsn``, which stays in the log.  Raises StorageError."""
-        fsn = refusal.from_fsn
-        run = self._store.run(fsn, 1, 1)
-        if run is None:
-            raise StorageError(f"the frame with FSN {fsn} is not in the spool")
-        try:
-            if run.first_fsn != fsn:
-                raise StorageError(f"the frame with FSN {fsn} is part of a transaction that was never committed")
-            frame = bytes(run.payloads()[0])
-        finally:
-            run.release()
-        letter = self.kept.save(
-            fsn,
-            frame,
-            self._symbols,
-            status=refusal.status,
-            category=refusal.category,
-            text=refusal.server_text,
-            time_micros=time.time_ns() // 1_000,
-        )
+        letter = save_letter(self.kept, self._store, self._symbols, refusal)
         self.saved += 1
-        _LOG.info("FSN %d is now the dead letter %s", fsn, letter.path)
         return letter
 
     def skip_head(self, error: SpoolqError | None) -> DeadLetter:

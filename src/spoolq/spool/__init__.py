@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from spoolq.spool.memory import MemoryStore
-from spoolq.spool.store import Room, Run, Store, StoreStats
+from spoolq.spool.store import Outgoing, Room, Run, Store, StoreStats
 
-__all__ = ["MemoryStore", "Room", "Run", "Store", "StoreStats"]
+__all__ = ["MemoryStore", "Outgoing", "Room", "Run", "Store", "StoreStats"]

@@ -44,16 +44,20 @@ class SlotLock:
         self.place = place
 
     @classmethod
-    def acquire(cls, files: Files, slot: str) -> SlotLock:
+    def acquire(cls, files: Files, slot: str, *, make: bool = True, place: str = "") -> SlotLock:
         """Takes the lock of the slot in directory ``slot``, made when it is not there (its parent must be).
+
+        With ``make=False`` the directory must be there.  ``place`` says who has it, for an error of this process;
+        else the caller's file and line do.
 
         Raises SlotBusyError at once when somebody holds it, StorageError when the files cannot be used.
         """
-        files.make_directory(slot)
-        return cls._acquire(files, slot, os.path.join(slot, NAME), os.path.join(slot, PID_NAME))
+        if make:
+            files.make_directory(slot)
+        return cls._acquire(files, slot, os.path.join(slot, NAME), os.path.join(slot, PID_NAME), place)
 
     @classmethod
-    def _acquire(cls, files: Files, slot: str, path: str, pid_path: str) -> SlotLock:
+    def _acquire(cls, files: Files, slot: str, path: str, pid_path: str, place: str = "") -> SlotLock:
         file = files.open_or_create(path)
         try:
             if not files.lock(file):
@@ -61,7 +65,7 @@ class SlotLock:
         except BaseException:
             files.close(file)
             raise
-        lock = cls(files, file, _place())
+        lock = cls(files, file, place or f"at {_place()}")
         with _held_guard:
             _held.add(lock)
         with contextlib.suppress(StorageError):  # a hint for whoever comes second, nothing hangs on it
@@ -131,7 +135,7 @@ def _busy_text(files: Files, slot: str, path: str, pid_path: str) -> str:
     with _held_guard:
         ours = [lock for lock in _held if lock.held and os.path.realpath(lock.path) == real]
     if ours:
-        found += f", opened in this process at {ours[0].place}"
+        found += f", opened in this process {ours[0].place}"
     return f"{found}; only one sender at a time may open it: give each one a sender_id of its own, or close that one"
 
 

@@ -48,7 +48,7 @@ def open_store(
     check_sizes(segment_nbytes, total_nbytes)
     opened = open_slot(files, sf_dir, sender_id)
     try:
-        live = _start(files, opened, segment_nbytes) if opened.fresh else _go_on(opened)
+        live = _start(files, opened, segment_nbytes) if opened.fresh else live_slot(opened)
     except BaseException:
         opened.close()
         raise
@@ -69,7 +69,8 @@ def _start(files: Files, opened: OpenedSlot, segment_nbytes: int) -> LiveSlot:
     )
 
 
-def _go_on(opened: OpenedSlot) -> LiveSlot:
+def live_slot(opened: OpenedSlot) -> LiveSlot:
+    """The files of a recovered slot, for the store that takes them over."""
     if opened.manifest is None or opened.watermark is None:
         raise StorageError(f"recovery of {opened.path} left no manifest or no watermark; please report it")
     return LiveSlot(

@@ -43,12 +43,12 @@ from spoolq.spool.plan import Seed, SlotPlan, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
 from spoolq.spool.scan import Segment
 from spoolq.spool.segment_layout import BASE_OFFSET, FLAG_MANIFEST_REQUIRED, FLAGS_OFFSET
+from spoolq.spool.sentinels import write_failed
 from spoolq.spool.slot import do_all
 from spoolq.spool.symbol_log import SymbolLog
 from spoolq.spool.watermark import Watermark
 
 _LOG = logging.getLogger("spoolq.spool")
-FAILED_NAME: Final = ".failed"
 _I64: Final = struct.Struct("<q")
 
 
@@ -97,16 +97,17 @@ def open_slot(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     return opened
 
 
-def carry_out(files: Files, plan: SlotPlan, lock: SlotLock) -> OpenedSlot:
+def carry_out(files: Files, plan: SlotPlan, lock: SlotLock, *, replay_only: bool = False) -> OpenedSlot:
     """Does what ``plan`` says.  The lock was held when the plan was made; on an error the caller releases it.
 
-    Raises SlotUnreplayableError for an unreplayable slot, which it leaves as it is.
+    ``replay_only``: nobody will append, so a dictionary file that is missing or useless is not made anew
+    (``symbol_log`` is None then).  Raises SlotUnreplayableError for an unreplayable slot, which it leaves as it is.
     """
     if plan.verdict == "unreplayable":
         raise SlotUnreplayableError(f"the slot {plan.slot} cannot be sent: {plan.reason}", reason=plan.reason)
     opened = OpenedSlot(plan.slot, lock, next_number=plan.next_number)
     try:
-        work = _Work(files, plan)
+        work = _Work(files, plan, replay_only=replay_only)
         if plan.verdict == "fresh":
             work.start_anew()
         else:
@@ -121,9 +122,10 @@ def carry_out(files: Files, plan: SlotPlan, lock: SlotLock) -> OpenedSlot:
 class _Work:
     """The steps, and what they did."""
 
-    def __init__(self, files: Files, plan: SlotPlan) -> None:
+    def __init__(self, files: Files, plan: SlotPlan, *, replay_only: bool = False) -> None:
         self._files = files
         self._plan = plan
+        self._replay_only = replay_only
         self._slot = plan.slot
         self._cut: list[Cut] = []
         self._quarantined: list[tuple[str, str]] = []
@@ -237,9 +239,13 @@ class _Work:
         else:
             self._quarantine([manifest.NAME])
 
-    def _symbol_log(self) -> SymbolLog:
+    def _symbol_log(self) -> SymbolLog | None:
         """Opens or makes the file and stores what was only known from frames: they may be trimmed next."""
         table = self._plan.dictionary.table
+        if self._replay_only and self._plan.dictionary.action != "keep":
+            if self._plan.dictionary.action == "replace":
+                self._set_symbols_aside()
+            return None
         log = self._kept_symbol_log() if self._plan.dictionary.action == "keep" else self._new_symbol_log()
         try:
             if log.count < len(table):
@@ -323,7 +329,7 @@ def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
         if plan.verdict != "unreplayable":  # somebody mended it meanwhile
             return locked.keep(carry_out(files, plan, locked.lock))
         target = _aside_name(files, slot)
-        _write_failed(files, slot, plan.reason)
+        write_failed(files, slot, f"unreplayable: {plan.reason}\n")
         files.rename(slot, target)
         files.sync_directory(sf_dir)
     _LOG.error(
@@ -369,14 +375,3 @@ def _aside_name(files: Files, slot: str) -> str:
         f"the slot {slot} cannot be sent, and {limits.SET_ASIDE_MAX} such slots are set aside already: move them "
         "away, and look for what damages the slot again and again"
     )
-
-
-def _write_failed(files: Files, slot: str, reason: str) -> None:
-    file = files.open_or_create(os.path.join(slot, FAILED_NAME))
-    try:
-        files.truncate(file, 0)
-        files.write(file, 0, f"unreplayable: {reason}\n".encode())
-        files.sync_all(file)
-    finally:
-        files.close(file)
-    files.sync_directory(slot)

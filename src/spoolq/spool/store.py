@@ -72,8 +72,8 @@ class Run(Protocol):
         """Gives the segment free; a second call does nothing."""
 
 
-class Store(Protocol):
-    """See the module's text for who calls what."""
+class Outgoing(Protocol):
+    """What the sending side needs of a store; one that is only drained offers no more."""
 
     @property
     def published_fsn(self) -> int:
@@ -84,19 +84,29 @@ class Store(Protocol):
         """Newest frame that is settled; -1 when none."""
 
     @property
+    def unsent(self) -> tuple[int, int]:
+        """First and end of the frames that `run` leaves out, a transaction nobody committed (slot.md 5.5).
+
+        They are settled as soon as everything below is.  Equal when there are none, always in memory.
+        """
+
+    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
+        """Published frames from ``first_fsn`` on, of one segment; at least one when there is one."""
+
+    def acknowledge(self, fsn: int) -> bool:
+        """Settles all frames up to ``fsn``, clamped to published; only rises.  True when room was freed."""
+
+
+class Store(Outgoing, Protocol):
+    """See the module's text for who calls what."""
+
+    @property
     def frame_nbytes_max(self) -> int:
         """Largest payload one segment takes."""
 
     @property
     def synced_fsn(self) -> int:
         """Newest frame that survives a power cut; -1 when none (always, in memory)."""
-
-    @property
-    def unsent(self) -> tuple[int, int]:
-        """First and end of the frames that `run` leaves out, a transaction nobody committed (slot.md 5.5).
-
-        They are settled as soon as everything below is.  Equal when there are none, always in memory.
-        """
 
     @property
     def dense(self) -> bool:
@@ -126,12 +136,6 @@ class Store(Protocol):
 
     def abandon(self, room: Any) -> None:
         """Nothing happened: no byte of the room and none of its symbols stay."""
-
-    def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
-        """Published frames from ``first_fsn`` on, of one segment; at least one when there is one."""
-
-    def acknowledge(self, fsn: int) -> bool:
-        """Settles all frames up to ``fsn``, clamped to published; only rises.  True when room was freed."""
 
     def keep_due_millis(self, now_millis: int) -> int | None:
         """When `keep` has something to do (a time at or before now: at once); None when nothing."""
