@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim handovers observed mutants coverage lint build clean coverage-table hostile
+.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
+LIVES ?= 20
 SEED ?= 1
 JOBS ?= 2
 SEEDS ?= 100000
@@ -74,6 +75,11 @@ mutants: build
 # The official client under what takes it longer than a test may: tests/server/observed_slow.py, two minutes.
 observed: build
 	$(BIN)/python -m tests.server.observed_slow
+
+# The power goes at every step of LIVES lives of a slot in each durability mode, with any subset of the unsynced lost.
+# Some seconds a life; a failure names mode and seed; another one: make powercut SEED=...
+powercut: build
+	$(BIN)/python -m tests.spool.power_cut --lives $(LIVES) --seed $(SEED)
 
 demo: build
 	$(BIN)/spoolq demo

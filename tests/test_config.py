@@ -37,7 +37,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "sf_dir": {"/var/lib/app/spool": "/var/lib/app/spool", "~/x y": "~/x y"},
     "sender_id": {"writer-1": "writer-1", "A_9": "A_9"},
     "sf_group_access": {"on": True, "False": False},
-    "sf_durability": {"memory": None, "Memory": None},
+    "sf_durability": {
+        **{word: word for word in ("memory", "periodic", "flush", "append")},
+        "Memory": "memory",
+        "FLUSH": "flush",
+    },
+    "sf_sync_interval_millis": {"1": 1, "60000": 60_000},
     "sf_max_segment_bytes": {"33": 33, "3g": 3 << 30},
     "sf_max_total_bytes": {"8m": 8 << 20, "3g": 3 << 30},
     "sf_append_deadline_millis": {"1": 1, "60000": 60_000},
@@ -101,7 +106,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "sf_append_deadline_millis": ("0", "-1", *_NOT_MILLIS),
     "sender_id": ("a.b", "a/b", "..", "ä", "a b"),
     "sf_group_access": ("yes", "1"),
-    "sf_durability": ("periodic", "flush", "append", "bogus"),
+    "sf_durability": ("bogus", "off", "periodic", "flush", "append"),  # the last three for want of sf_dir
+    "sf_sync_interval_millis": ("0", "-1", "off", "5000", *_NOT_MILLIS),  # 5000 for want of periodic
     "initial_connect_retry": ("yes", "1", "always"),
     "reconnect_max_duration_millis": ("-1", "off", *_NOT_MILLIS),
     "reconnect_initial_backoff_millis": ("0", "-1", *_NOT_MILLIS),
@@ -132,6 +138,8 @@ BESIDE = {
     "password": {"username": "u"},
     "tls_roots_password": {"tls_roots": ROOTS},
     **{f"on_{category}_error": {"sf_dir": "/x"} for category in ("schema", "parse", "internal", "security", "write")},
+    "sf_durability": {"sf_dir": "/s"},
+    "sf_sync_interval_millis": {"sf_dir": "/s", "sf_durability": "periodic"},
 }
 
 
@@ -216,6 +224,8 @@ def test_defaults_cfg_05() -> None:
         sf_dir=None,
         sender_id="default",
         sf_group_access=False,
+        sf_durability="memory",
+        sf_sync_interval_millis=5_000,
         sf_max_segment_bytes=4_194_304,
         sf_max_total_bytes=134_217_728,
         sf_append_deadline_millis=30_000,
@@ -314,7 +324,7 @@ def test_foreign_keys_are_read_past() -> None:
     assert not IGNORED & {name for key in KEYS for name in (key.name, *key.aliases)}
 
 
-@pytest.mark.parametrize("key", ["bogus", "sf_sync_interval_millis", "request_durable_ack"])
+@pytest.mark.parametrize("key", ["bogus", "request_durable_ack"])
 def test_unknown_keys_are_named(key: str) -> None:
     for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
         with pytest.raises(ConfigError, match=f"^unknown configuration key: {key}$") as caught:

@@ -60,6 +60,8 @@ class SenderConfig:
     sf_dir: str | None
     sender_id: str
     sf_group_access: bool
+    sf_durability: Literal["memory", "periodic", "flush", "append"]
+    sf_sync_interval_millis: int
     sf_max_segment_bytes: int
     sf_max_total_bytes: int
     sf_append_deadline_millis: int
@@ -242,6 +244,7 @@ def _complete(scheme: Literal["ws", "wss"], values: dict[Key, Any]) -> SenderCon
             if name not in explicit:
                 fields[str(_BY_NAME[name].field)] = 0
     _check_drop(fields)
+    _check_durability(fields, explicit)
     _settle_sizes(fields, explicit)
     _promote(fields, explicit)
     return SenderConfig(scheme=scheme, explicit=explicit, **fields)
@@ -286,6 +289,20 @@ def _check_drop(fields: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{key.name}=drop needs sf_dir: what is dropped is kept there as a dead letter", key=key.name
             )
+
+
+def _check_durability(fields: dict[str, Any], explicit: frozenset[str]) -> None:
+    mode = fields["sf_durability"]
+    if mode != "memory" and fields["sf_dir"] is None:
+        raise ConfigError(
+            f"sf_durability={mode} needs sf_dir: a queue in memory cannot be synced to a disk", key="sf_durability"
+        )
+    if mode != "periodic" and "sf_sync_interval_millis" in explicit:
+        interval = fields["sf_sync_interval_millis"]
+        raise ConfigError(
+            f"sf_sync_interval_millis={interval} needs sf_durability=periodic, and it is {mode}",
+            key="sf_sync_interval_millis",
+        )
 
 
 def _settle_sizes(fields: dict[str, Any], explicit: frozenset[str]) -> None:

@@ -142,12 +142,6 @@ def _read_sender_id(text: str) -> str:
     return text
 
 
-def _read_durability(text: str) -> str:
-    if text.lower() in ("periodic", "flush", "append"):
-        raise ValueError("is not offered yet; memory is (published rows survive the process)")
-    return read_word({"memory": "memory"})(text)
-
-
 _SAME_WORDS: Final = {word: word for word in ("terminal", "retriable", "retriable_other")}
 _POLICIES_SHOWN: Final = "`terminal` (or `halt`), `retriable`, `retriable_other`, `drop` (needs `sf_dir`)"
 
@@ -374,12 +368,23 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key(
         "sf_durability",
-        None,
-        _read_durability,
+        "sf_durability",
+        read_word({word: word for word in ("memory", "periodic", "flush", "append")}),
         "memory",
         "`memory`",
-        "`memory`",
-        "What survives: published rows survive the process (a power cut may take the newest).",
+        "`memory`, `periodic`, `flush`, `append`; all but `memory` need `sf_dir`",
+        "What a power cut leaves, beside what every mode keeps when the process dies: nothing sure; all up to the "
+        "last checkpoint; all that a returned `flush()` covers; all that is published.",
+        "behaviour.md 9",
+    ),
+    Key(
+        "sf_sync_interval_millis",
+        "sf_sync_interval_millis",
+        read_int(1, MILLIS_MAX),
+        limits.SYNC_INTERVAL_MILLIS_DEFAULT,
+        "5000",
+        "milliseconds, 1 or more; needs `sf_durability=periodic`",
+        "From the first row that is not on the disk to the checkpoint that puts it there.",
         "behaviour.md 9",
     ),
     Key(

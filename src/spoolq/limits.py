@@ -70,6 +70,7 @@ MAPPED_FRAME_BYTES_MAX: Final = 64 << 10  # larger frames are written by pwrite 
 SLOT_DESCRIPTORS_MAX: Final = 8
 SLOT_MAPPINGS_MAX: Final = 4
 TRIM_SEGMENTS_MAX: Final = 64  # removed behind one set of barriers (slot.md 4)
+SYNC_INTERVAL_MILLIS_DEFAULT: Final = 5_000  # of sf_durability=periodic
 
 # --- files of a slot (slot.md 2) -----------------------------------------------------------------
 RECORD_GENERATION_MAX: Final = 1 << 62

@@ -211,6 +211,11 @@ class Sender:
 
         Without ``wait`` it never waits for the server, except for room in the queue, at most
         ``sf_append_deadline_millis``; then BackpressureError, and the rows stay buffered.
+
+        With ``sf_durability`` ``flush`` or ``append`` everything published so far, by auto-flush too, survives
+        a power cut when this returns.  When the sync fails: StorageError with ``in_doubt`` True, for the rows
+        are queued and may be delivered; until a sync succeeds each flush tries one first and raises
+        StorageError, ``in_doubt`` False, its rows still buffered.
         """
         self._engine.flush()
         if wait:
@@ -255,15 +260,26 @@ class Sender:
         return _fsn(self._engine.store.acked_fsn)
 
     def synced_fsn(self) -> int | None:
-        """Newest frame that survives a power cut; None while there is none, always in memory.  Never raises."""
+        """Newest frame that survives a power cut; None while there is none, always with ``memory``.  Never raises."""
         return _fsn(self._engine.store.synced_fsn)
 
     def await_synced_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
-        """Raises ConfigError: neither a queue in memory nor ``sf_durability=memory`` syncs frames to the disk."""
-        raise ConfigError(
-            f"nobody syncs FSN {fsn} within {timeout_millis} ms or ever: frames are synced to the disk by "
-            "durability modes that this version does not offer yet; await_acked_fsn waits for the server"
-        )
+        """Waits until frame ``fsn`` survives a power cut; False when the time ran out first.
+
+        It is synced at once, for all who wait, whatever ``sf_sync_interval_millis`` says: so
+        `flush_and_get_fsn` in ``periodic`` mode and this call later let a caller go on meanwhile.  None waits
+        without a limit, 0 or less only looks.  Never waits for the server.
+
+        Raises StorageError (``in_doubt``) when the sync fails, ConfigError where nothing is ever synced: without
+        ``sf_dir``, and with ``sf_durability=memory``.
+        """
+        if self._engine.config.sf_durability == "memory":
+            raise ConfigError(
+                f"nobody syncs FSN {fsn} to a disk: that needs sf_dir and an sf_durability other than memory; "
+                "await_acked_fsn waits for the server",
+                key="sf_durability",
+            )
+        return self._engine.await_synced(fsn, timeout_millis)
 
     # -- state -------------------------------------------------------------------------------------
     @property
@@ -334,6 +350,10 @@ class Sender:
         DeliveryTimeout, everything being closed nevertheless.  A latched terminal error is raised by
         the first call.  ``flush=False`` forgets the buffered rows; published frames are still waited
         for.  A second call does nothing.
+
+        With ``sf_durability`` other than ``memory``, what is not acknowledged is synced to the disk.  When that
+        fails, StorageError: the threads have ended, but the slot's lock and its data are kept; mend the disk and
+        call ``close()`` again, or ``close(flush=False)`` to let go of the slot without the sync.
         """
         self._engine.close(flush=flush)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from spoolq.errors import SpoolqError
@@ -19,10 +20,15 @@ class SenderStats:
     None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
     ``total_dead_letters`` counts the frames that were taken out of the queue and kept beside the slot.
     ``active_background_drainers`` are at work now; ``..._failed`` counts slots that were given up.
+
+    Syncs of frames to the disk (none with ``sf_durability=memory``): ``last_checkpoint`` is the time (UTC) of the
+    last one that succeeded, ``checkpoint_failure`` what the last one failed with, None once one has succeeded;
+    a sync that served several calls counts once.
     """
 
     published_fsn: int | None
     acked_fsn: int | None
+    synced_fsn: int | None
     rows_buffered: int
     frames_unacked: int
     spool_bytes: int
@@ -37,6 +43,10 @@ class SenderStats:
     total_backpressure_stalls: int
     total_timer_flushes: int
     total_timer_flush_failures: int
+    total_syncs: int
+    total_sync_failures: int
+    last_checkpoint: datetime | None
+    checkpoint_failure: SpoolqError | None
     total_server_errors: int
     total_error_notifications_delivered: int
     dropped_error_notifications: int

@@ -68,6 +68,11 @@ class StepClock(ManualClock):
         with self._lock:
             assert self._lock.wait_for(lambda: wanted in self._waits.values(), TIMEOUT_SECONDS), self._waits
 
+    def wait_for_rest(self) -> None:
+        """Blocks until a thread waits on a condition without a limit: the keeper has nothing to do."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: None in self._waits.values(), TIMEOUT_SECONDS), self._waits
+
 
 class LeapClock(StepClock):
     """Time passes only where the thread that polls descriptors waits for it, and then at once."""

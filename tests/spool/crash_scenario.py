@@ -17,6 +17,7 @@ from spoolq.errors import StorageError
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
 from spoolq.spool.opening import OpenedStore, open_store
+from spoolq.spool.store import Durability
 from tests.spool import slot_maker
 from tests.spool.disk_slot import SEGMENT, replay
 from tests.spool.files_double import UnsyncedFiles
@@ -44,9 +45,9 @@ class Life:
     errors: list[StorageError] = field(default_factory=list)
     store: DiskStore | None = None
 
-    def open(self, files: Files, *, sync_rotations: bool = False) -> OpenedStore:
+    def open(self, files: Files, *, durability: Durability = "memory") -> OpenedStore:
         opened = open_store(
-            files, str(self.sf_dir), ID, segment_nbytes=SEGMENT, total_nbytes=self.total, sync_rotations=sync_rotations
+            files, str(self.sf_dir), ID, segment_nbytes=SEGMENT, total_nbytes=self.total, durability=durability
         )
         self.store = opened.store
         return opened
@@ -59,12 +60,12 @@ class Life:
         except StorageError as error:
             self.errors.append(error)
 
-    def run(self, files: Files, *, sync_rotations: bool = False) -> None:
+    def run(self, files: Files, *, durability: Durability = "memory") -> None:
         """The whole life; storage errors are noted and the step is tried again later."""
         opened = None
         for _ in range(3):
             with self.noting():
-                opened = self.open(files, sync_rotations=sync_rotations)
+                opened = self.open(files, durability=durability)
                 break
         if opened is None:
             return

@@ -8,6 +8,7 @@ comes by a call.
     FailingFiles(n, ...)        step n reports an error (``count=None``: and all later ones)
     KilledFiles(n)              step n and all later ones do not happen: `Killed`
     PowerCutFiles(root)         .image(target, keep): what a disk holds after a power cut
+    WatchedFiles()              the real disk and real mappings; its syncs are noted, held up, or fail
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,17 @@ from spoolq.spool.mapping_plain import Mapping
 
 #: Given back even when they report an error, and by the death of a process.
 _RELEASING = frozenset({"close", "unmap", "unlock"})
+SYNCS = ("sync", "sync_all", "sync_directory", "sync_mapped")
 PAGE = 4_096
 SECTOR = 512
+
+
+def _never(*_: str) -> bool:
+    return False
+
+
+def _quietly(*_: str) -> None:
+    return None
 
 
 class Killed(BaseException):
@@ -180,13 +191,13 @@ class _Effect:
     old: str = ""
     new: str = ""
 
-    def shares_sector(self, other: _Effect) -> bool:
+    def shares_sector(self, other: _Effect, sector: int) -> bool:
         """Whether both store bytes in one sector of one file."""
         if self.inode is None or self.inode is not other.inode or self.kind != "write" or other.kind != "write":
             return False
         return (
-            self.offset // SECTOR <= (other.offset + len(other.data) - 1) // SECTOR
-            and other.offset // SECTOR <= (self.offset + len(self.data) - 1) // SECTOR
+            self.offset // sector <= (other.offset + len(other.data) - 1) // sector
+            and other.offset // sector <= (self.offset + len(self.data) - 1) // sector
         )
 
     def apply(self, content: bytearray) -> None:
@@ -214,12 +225,20 @@ class PowerCutFiles(RecordingFiles):
 
     The strictest reading of POSIX: a synced file whose directory was not synced has no name, and
     any subset of the effects not synced may be there.  Two things are taken from hardware: a sector
-    is written whole, so what was stored in it earlier comes along; new directories are safe at once.
+    is written whole, so what was stored in it earlier comes along; new directories are safe at once,
+    unless ``directories`` says that they need the sync of the one above.
+
+    Where ``broken(name, path)`` says so a sync fails, as a kernel does it: what it should have made safe is
+    marked clean, so no later sync stores it unless it is written again.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, sector: int = SECTOR, directories: bool = False) -> None:
         super().__init__()
         self._root = root
+        self._sector = sector
+        self._directories = directories
+        self._safe_directories = {str(path) for path in root.rglob("*") if path.is_dir()}
+        self.broken: Callable[[str, str], bool] = _never
         self._names: dict[str, _Inode] = {}  # now
         self._safe_names: dict[str, _Inode] = {}
         self._pending: list[tuple[_Effect, _Inode | None]] = []
@@ -233,6 +252,13 @@ class PowerCutFiles(RecordingFiles):
         was_there = name != "open_or_create" or os.path.exists(path)
         found = super().step(name, path, arguments, act)
         directory = os.path.dirname(path)
+        if name in SYNCS and self.broken(name, path):
+            self._settle(self._concerned(name, path, arguments), lost=True)
+            _fail("sync", path, OSError(errno.EIO, os.strerror(errno.EIO)))
+        if name == "make_directory" and found and self._directories:
+            self._pending.append((_Effect(directory, kind="make_directory", new=path), None))
+        elif name == "make_directory" and found:
+            self._safe_directories.add(path)
         if name == "create" or not was_there:
             self._names[path] = _Inode()
             self._pending.append((_Effect(directory, kind="create", new=path), self._names[path]))
@@ -246,15 +272,8 @@ class PowerCutFiles(RecordingFiles):
             self._change(arguments[0], "truncate", arguments[1])
         elif name == "reserve":
             self._change(arguments[0], "grow", arguments[1])
-        elif name in ("sync", "sync_all"):
-            self._settle(lambda effect: effect.inode is self._by_fd[arguments[0].fd])
-        elif name == "sync_mapped":
-            first = arguments[2] // PAGE * PAGE
-            end = -(-(arguments[2] + arguments[3]) // PAGE) * PAGE
-            inode = self._by_fd[arguments[0].fd]
-            self._settle(lambda effect: effect.inode is inode and first <= effect.offset < end)
-        elif name == "sync_directory":
-            self._settle(lambda effect: effect.inode is None and effect.directory == path)
+        elif name in SYNCS:
+            self._settle(self._concerned(name, path, arguments))
         elif name == "rename":
             self._names[arguments[1]] = self._names.pop(path)
             self._pending.append((_Effect(directory, kind="rename", old=path, new=arguments[1]), None))
@@ -263,49 +282,148 @@ class PowerCutFiles(RecordingFiles):
             self._pending.append((_Effect(directory, kind="unlink", old=path), None))
         return found
 
-    def _change(self, file: File, kind: str, offset: int, data: bytes = b"") -> None:
-        effect = _Effect(os.path.dirname(file.path), self._by_fd[file.fd], file.path, kind, offset, data)
-        self._pending.append((effect, None))
+    def _concerned(self, name: str, path: str, arguments: tuple[Any, ...]) -> Callable[[_Effect], bool]:
+        """Which effects a sync makes safe."""
+        if name == "sync_directory":
+            directory = os.path.normpath(path)
+            return lambda effect: effect.inode is None and effect.directory == directory
+        inode = self._by_fd[arguments[0].fd]
+        if name != "sync_mapped":
+            return lambda effect: effect.inode is inode
+        first = arguments[2] // PAGE * PAGE
+        end = -(-(arguments[2] + arguments[3]) // PAGE) * PAGE
+        return lambda effect: effect.inode is inode and first <= effect.offset < end
 
-    def _settle(self, concerns: Callable[[_Effect], bool]) -> None:
+    def _change(self, file: File, kind: str, offset: int, data: bytes = b"") -> None:
+        """A write is one effect for each sector it touches: no disk promises more."""
+        directory, inode, done = os.path.dirname(file.path), self._by_fd[file.fd], 0
+        while True:
+            nbytes = self._sector - (offset + done) % self._sector
+            piece = data[done : done + nbytes]
+            self._pending.append((_Effect(directory, inode, file.path, kind, offset + done, piece), None))
+            done += nbytes
+            if done >= len(data):
+                return
+
+    def _settle(self, concerns: Callable[[_Effect], bool], *, lost: bool = False) -> None:
         left = []
         for effect, made in self._pending:
             if not concerns(effect):
                 left.append((effect, made))
+            elif lost and effect.inode is not None:
+                continue
+            elif lost:
+                left.append((effect, made))
+            elif effect.kind == "make_directory":
+                self._safe_directories.add(effect.new)
             elif effect.inode is None:
                 effect.rename(self._safe_names, made)
             else:
                 effect.apply(effect.inode.safe)
         self._pending = left
 
+    def frames_are_safe(self) -> None:
+        """The kernel has written all data back by itself, which it does sooner or later."""
+        self._settle(lambda effect: effect.path.endswith(".sfa"))
+
     @property
     def pending(self) -> int:
         """How many effects a power cut could lose now."""
         return len(self._pending)
 
-    def image(self, target: Path, keep: Callable[[int], bool]) -> Path:
-        """Makes ``target`` what the disk holds when only the effects that ``keep(index)`` names survived."""
-        names, content = dict(self._safe_names), {}
+    def contents(self, keep: Callable[[int], bool]) -> tuple[set[str], dict[str, bytes]]:
+        """Directories and files below the root when only the effects that ``keep(index)`` names survived."""
+        names, content, directories = dict(self._safe_names), {}, set(self._safe_directories)
         kept = {index for index in range(len(self._pending)) if keep(index)}
         for later in range(len(self._pending) - 1, -1, -1):
             if later in kept:
                 kept |= {
-                    index for index in range(later) if self._pending[index][0].shares_sector(self._pending[later][0])
+                    index
+                    for index in range(later)
+                    if self._pending[index][0].shares_sector(self._pending[later][0], self._sector)
                 }
         for index, (effect, made) in enumerate(self._pending):
             if index not in kept:
                 continue
-            if effect.inode is None:
+            if effect.kind == "make_directory":
+                directories.add(effect.new)
+            elif effect.inode is None:
                 effect.rename(names, made)
             else:
                 effect.apply(content.setdefault(effect.inode, bytearray(effect.inode.safe)))
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for directory in self._root.rglob("*"):
-            if directory.is_dir():
-                (target / directory.relative_to(self._root)).mkdir(parents=True, exist_ok=True)
-        for path, inode in names.items():
-            copy = target / Path(path).relative_to(self._root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(bytes(content.get(inode, inode.safe)))
-        return target
+        reached = {str(self._root)}
+        for made_directory in sorted(directories):  # those above come first
+            if os.path.dirname(made_directory) in reached:
+                reached.add(made_directory)
+        return reached - {str(self._root)}, {
+            path: bytes(content.get(inode, inode.safe))
+            for path, inode in names.items()
+            if os.path.dirname(path) in reached  # else nothing leads to it
+        }
+
+    def image(self, target: Path, keep: Callable[[int], bool]) -> Path:
+        """Makes ``target`` what the disk holds when only the effects that ``keep(index)`` names survived."""
+        return write_image(target, self._root, *self.contents(keep))
+
+
+def write_image(target: Path, root: Path, directories: set[str], files: dict[str, bytes]) -> Path:
+    """Makes ``target`` hold what `PowerCutFiles.contents` gave for ``root``."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for directory in sorted(directories):
+        (target / Path(directory).relative_to(root)).mkdir()
+    for path, content in files.items():
+        (target / Path(path).relative_to(root)).write_bytes(content)
+    return target
+
+
+class WatchedFiles(Files):
+    """``syncs``: (call, name of the file) as each begins.  ``failing`` says which fail; `held` holds them up."""
+
+    def __init__(self, *, group_access: bool = False) -> None:
+        super().__init__(group_access=group_access)
+        self.syncs: list[tuple[str, str]] = []
+        self.failing: Callable[[str, str], bool] = _never
+        self.began: Callable[[str, str], None] = _quietly
+        self.ended: Callable[[str, str], None] = _quietly
+        self.entered = threading.Semaphore(0)  # released as a sync that is held up begins
+        self._holds: Callable[[str, str], bool] = _never
+        self._go = threading.Semaphore(0)
+
+    @contextmanager
+    def holding(self, holds: Callable[[str, str], bool]) -> Iterator[Callable[[], None]]:
+        """Each sync of which ``holds(call, name)`` is true waits for a call of what this gives."""
+        self._holds = holds
+        try:
+            yield self._go.release
+        finally:
+            self._holds = _never
+            self._go.release(100)
+
+    def frames(self) -> list[str]:
+        """The files of which data was synced, as it happened: those that hold frames and symbols."""
+        return [path for name, path in self.syncs if name == "sync" and path.endswith((".sfa", ".symbol-dict"))]
+
+    def _watch(self, name: str, path: str, act: Callable[[], None]) -> None:
+        base = os.path.basename(path)
+        self.syncs.append((name, base))
+        if self._holds(name, base):
+            self.entered.release()
+            self._go.acquire()
+        self.began(name, base)
+        if self.failing(name, base):
+            _fail("sync", path, OSError(errno.EIO, os.strerror(errno.EIO)))
+        act()
+        self.ended(name, base)
+
+    def sync(self, file: File) -> None:
+        self._watch("sync", file.path, lambda: Files.sync(self, file))
+
+    def sync_all(self, file: File) -> None:
+        self._watch("sync_all", file.path, lambda: Files.sync_all(self, file))
+
+    def sync_directory(self, path: str) -> None:
+        self._watch("sync_directory", os.path.normpath(path), lambda: Files.sync_directory(self, path))
+
+    def sync_mapped(self, file: File, mapping: Any, offset: int, nbytes: int) -> None:
+        self._watch("sync_mapped", file.path, lambda: Files.sync_mapped(self, file, mapping, offset, nbytes))

@@ -14,22 +14,22 @@ import pytest
 from spoolq.errors import StorageError
 from spoolq.spool.files import OPERATIONS
 from spoolq.spool.mapping import live_mappings
+from spoolq.spool.store import Durability
 from tests.spool.crash_scenario import ID, Life
-from tests.spool.files_double import FailingFiles, Killed, KilledFiles, PowerCutFiles, RecordingFiles
+from tests.spool.files_double import SYNCS, FailingFiles, Killed, KilledFiles, PowerCutFiles, RecordingFiles
 
 WHOLE = {".symbol-dict", ".ack-watermark", "sf-manifest.bin", "sf-0000000000000000.sfa"}
 CHANGES = ("create", "open_or_create", "write", "append", "truncate", "store", "rename", "unlink")
-SYNCS = ("sync", "sync_all", "sync_directory", "sync_mapped")
 
 
 def steps_of(tmp_path: Path, **options: Any) -> list[tuple[str, str]]:
     """Every step of an undisturbed life."""
-    sync_rotations = options.pop("sync_rotations", False)
+    durability = options.pop("durability", "memory")
     directory = tmp_path / "undisturbed"
     directory.mkdir()
     files = RecordingFiles()
     life = Life(directory, **options)
-    life.run(files, sync_rotations=sync_rotations)
+    life.run(files, durability=durability)
     assert life.errors == []
     assert len(life.published) == life.frames
     assert life.synced == 6
@@ -77,20 +77,20 @@ def test_a_disk_that_fails_from_some_step_on_loses_nothing(tmp_path: Path, only:
         shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize("sync_rotations", [False, True])
+@pytest.mark.parametrize("durability", ["memory", "flush"])
 @pytest.mark.parametrize("drained", [False, True])
 def test_invariant_18_a_kill_at_any_step_loses_no_unacked_frame(
-    tmp_path: Path, drained: bool, sync_rotations: bool
+    tmp_path: Path, drained: bool, durability: Durability
 ) -> None:
     """Fresh start, appends, rotations, trim, sync, close; a kill is nothing to warn of."""
-    count = len(steps_of(tmp_path, drained=drained, sync_rotations=sync_rotations))
+    count = len(steps_of(tmp_path, drained=drained, durability=durability))
     for nth in range(count + 1):
         directory = tmp_path / "slots"
         directory.mkdir()
         files = KilledFiles(nth)
         life = Life(directory, drained=drained)
         try:
-            life.run(files, sync_rotations=sync_rotations)
+            life.run(files, durability=durability)
         except Killed:
             files.bury()
         life.check(unsuspicious=True)
@@ -115,23 +115,23 @@ def test_invariant_18_a_kill_never_makes_a_spare_the_active_segment(tmp_path: Pa
     raise AssertionError("the life never ends")
 
 
-@pytest.mark.parametrize(("drained", "sync_rotations"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(("drained", "durability"), [(False, "memory"), (True, "memory"), (True, "flush")])
 def test_invariant_17_a_power_cut_at_any_step_that_leaves_the_frames_leaves_the_slot(
-    tmp_path: Path, drained: bool, sync_rotations: bool
+    tmp_path: Path, drained: bool, durability: Durability
 ) -> None:
     """Names, headers, manifest, watermark: any subset of what was not synced is lost (invariants 14, 15, 37).
 
     Frames themselves are taken as written, for `memory` promises nothing for them.
     """
     rng = random.Random(7)
-    steps = steps_of(tmp_path, drained=drained, sync_rotations=sync_rotations)
+    steps = steps_of(tmp_path, drained=drained, durability=durability)
     for nth in (index + 1 for index, (name, _) in enumerate(steps) if name in CHANGES):
         directory = tmp_path / "slots"
         directory.mkdir()
         files = PowerCut(directory, nth)
         life = Life(directory, drained=drained)
         with contextlib.suppress(Killed):
-            life.run(files, sync_rotations=sync_rotations)
+            life.run(files, durability=durability)
         files.bury()
         for subset in files.subsets(rng):
             image = files.image(tmp_path / "image", (subset | files.frames()).__contains__)
@@ -239,7 +239,7 @@ def test_rng_03_rng_04_a_rotation_that_fails_is_an_error_and_the_next_append_tri
 ) -> None:
     life = Life(tmp_path)
     files = FailingFiles(10**6, errno.EIO, count=None, only=(failing,))
-    opened = life.open(files, sync_rotations=True)
+    opened = life.open(files, durability="flush")
     store = opened.store
     store.keep(0)
     assert life.append(store, opened.symbols)
@@ -251,6 +251,8 @@ def test_rng_03_rng_04_a_rotation_that_fails_is_an_error_and_the_next_append_tri
         assert store.published_fsn == 1
     life.acknowledge(store, 0)  # trimmable and closable meanwhile
     files.nth = 10**6
+    store.keep(0)
+    store.keep(1_000)  # DUR-04: only a sync ends what a failed one began, and the keeper makes it
     assert life.append(store, opened.symbols)
     store.keep(1_000)
     store.close()
@@ -261,11 +263,12 @@ def test_rng_04_behind_a_record_that_may_be_stored_no_frame_follows_in_the_old_s
     """The manifest may name base 2 already: a small frame that would still fit must not become FSN 2 there."""
     life = Life(tmp_path)
     files = FailingFiles(10**6, errno.EIO, count=None, only=("sync",))
-    opened = life.open(files, sync_rotations=True)
+    opened = life.open(files, durability="flush")
     store = opened.store
     store.keep(0)
     assert life.append(store, opened.symbols)
-    files.nth = files.seen
+    store.sync()
+    files.nth = files.seen  # only the manifest's is left for the rotation
     with pytest.raises(StorageError):
         store.reserve(60)
     with pytest.raises(StorageError):
@@ -282,7 +285,7 @@ def test_rng_04_behind_a_record_that_may_be_stored_no_frame_follows_in_the_old_s
 def test_invariant_14_the_header_is_durable_before_the_manifest_names_it(tmp_path: Path) -> None:
     files = RecordingFiles()
     life = Life(tmp_path)
-    opened = life.open(files, sync_rotations=True)
+    opened = life.open(files, durability="flush")
     opened.store.keep(0)
     life.append(opened.store, opened.symbols)
     life.append(opened.store, opened.symbols)

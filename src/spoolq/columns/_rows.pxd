@@ -14,6 +14,8 @@ cdef class RowBuffer:
     cdef public Py_ssize_t initial_nbytes
     cdef public object on_trigger
     cdef public object on_first_row
+    cdef public object after_trigger
+    cdef bint triggered     # in the call that holds the lock
     cdef public object latched
     cdef Py_ssize_t row_total
     cdef Py_ssize_t tables_nbytes
@@ -39,6 +41,7 @@ cdef class RowBuffer:
     cdef Table table_at(self, Py_ssize_t index)
     cdef int take_lock(self) except -1
     cdef void give_lock(self) noexcept
+    cdef bint took_trigger(self) noexcept
     cdef Py_ssize_t new_symbols_nbytes(self) noexcept
     cdef void forget_rows(self) noexcept
     cdef void empty(self, Table table) noexcept

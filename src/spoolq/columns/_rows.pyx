@@ -258,13 +258,17 @@ cdef class RowBuffer:
     # -- rows ----------------------------------------------------------------------------------
     def row(self, table, *, symbols=None, columns=None, at):
         """Buffers one row, whole or not at all; see `rows_plain.RowBuffer.row`."""
+        cdef bint triggered = False
         self.take_lock()
         try:
             self.append(table, symbols, columns, at)
+            triggered = self.took_trigger()
         finally:
             if self.held_end:
                 self.let_go()
             self.give_lock()
+        if triggered and self.after_trigger is not None:
+            self.after_trigger()
 
     def rows(self, table, rows, *, symbols=(), columns=(), at=None):
         """Buffers many rows of one shape; see `rows_plain.RowBuffer.rows`."""
@@ -273,6 +277,7 @@ cdef class RowBuffer:
         cdef tuple shape
         cdef object values, moment
         cdef Py_ssize_t done = 0, width
+        cdef bint triggered = False
         check_table_name(table, self.max_name_bytes)
         shape = (as_names(table, symbols), as_names(table, columns))
         width = len(check_shape(table, shape[0], shape[1], self.max_name_bytes)) + (at is None)
@@ -290,8 +295,11 @@ cdef class RowBuffer:
                         if plan is None:
                             plan = known.new_plan(shape)
                     self.append_tuple(known, plan, <tuple> values, moment)
+                    triggered = self.took_trigger()
                 finally:
                     self.give_lock()
+                if triggered and self.after_trigger is not None:
+                    self.after_trigger()
             except InputError as error:
                 faults.note_row(error, done)
                 raise
@@ -300,11 +308,15 @@ cdef class RowBuffer:
 
     def typed_row(self, table, cells, at):
         """Buffers one row of given column types; see `rows_plain.RowBuffer.typed_row`."""
+        cdef bint triggered = False
         self.take_lock()
         try:
             self.append_typed(table, cells, at)
+            triggered = self.took_trigger()
         finally:
             self.give_lock()
+        if triggered and self.after_trigger is not None:
+            self.after_trigger()
 
     cdef int append(self, object name, object symbols, object columns, object at) except -1:
         cdef Table table
@@ -781,7 +793,14 @@ cdef class RowBuffer:
                 and self.nbytes >= self.byte_trigger
             ):
                 self.on_trigger()
+                self.triggered = self.after_trigger is not None
         return 0
+
+    cdef bint took_trigger(self) noexcept:
+        """Whether this call's row tripped one, for what is to be done without the lock."""
+        cdef bint was = self.triggered
+        self.triggered = False
+        return was
 
 
 cdef inline bint is_utc(object value):

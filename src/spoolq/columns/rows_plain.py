@@ -143,9 +143,10 @@ class RowBuffer:
     ``symbols``: the dictionary that SYMBOL values are interned in.  ``max_name_bytes``: UTF-8 bytes
     of a table or column name.  Triggers (0 = off) are looked at when a row is complete; then
     ``on_trigger()`` runs with the lock held, and its errors come out of the row call although the
-    row stays buffered.  ``row_bytes_max`` (0 = off): a row, or a new symbol, that alone needs a
-    larger message is refused.  ``initial_nbytes`` (0 = off): room the columns of a table begin with
-    together, where memory is the body's own: the compiled one's.
+    row stays buffered; ``after_trigger()`` runs behind it in the same call, without the lock.
+    ``row_bytes_max`` (0 = off): a row, or a new symbol, that alone needs a larger message is refused.
+    ``initial_nbytes`` (0 = off): room the columns of a table begin with together, where memory is the
+    body's own: the compiled one's.
     """
 
     def __init__(self, symbols: SymbolTable, *, max_name_bytes: int = limits.NAME_BYTES_MAX) -> None:
@@ -157,12 +158,14 @@ class RowBuffer:
         self.initial_nbytes = 0
         self.on_trigger: Callable[[], object] | None = None
         self.on_first_row: Callable[[], object] | None = None
+        self.after_trigger: Callable[[], object] | None = None
         self.latched: SpoolqError | None = None
         self._max_name_bytes = max_name_bytes
         self._by_text: dict[str, Table] = {}
         self._rows = 0
         self._lock = threading.Lock()
         self._owner: int | None = None
+        self._triggered = False
         self._sentinels = faults.SentinelLog()
 
     # -- the sender's lock ---------------------------------------------------------------------
@@ -313,6 +316,9 @@ class RowBuffer:
                 call()
             finally:
                 self._owner = None
+                triggered, self._triggered = self._triggered, False
+        if triggered and self.after_trigger is not None:
+            self.after_trigger()
 
     def _append(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> None:
         if self.latched is not None:
@@ -333,6 +339,7 @@ class RowBuffer:
         full = self.row_trigger and self._rows >= self.row_trigger
         if self.on_trigger is not None and (full or (self.byte_trigger and self.nbytes >= self.byte_trigger)):
             self.on_trigger()
+            self._triggered = True
 
     def _prepare(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> _Row:
         """Everything that can fail."""

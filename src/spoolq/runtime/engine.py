@@ -21,6 +21,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +30,7 @@ from spoolq import limits
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, State, actions, events
-from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError, doubted
+from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError, StorageError, doubted
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
 from spoolq.runtime.clock import Clock
@@ -109,7 +111,11 @@ class Engine:
             append_deadline_millis=config.sf_append_deadline_millis,
             report=self._timer_failed,
             on_room=self.progress.advanced,
+            sync=self._sync if config.sf_durability == "append" else None,
         )
+        self._syncs_flushes = config.sf_durability in ("flush", "append")
+        self._wakes_keeper = config.sf_durability == "periodic"
+        self.store.on_synced = self.progress.advanced
         self.loop: IoLoop | None = None
         self.drainers: Drainers | None = None
         self._thread: threading.Thread | None = None
@@ -118,11 +124,14 @@ class Engine:
         self._io_ended = False
         self._io_left = False
         self._close_begun = False
+        self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
         self._is_forked = False
         self._close_ended = threading.Event()
         self.rows.initial_nbytes = min(config.init_buf_size, config.max_buf_size)
         self.rows.row_trigger = config.auto_flush_rows
         self.rows.on_trigger = self.publisher.publish
+        if config.sf_durability == "append":
+            self.rows.after_trigger = self._sync
         self._cap_known(limits.BATCH_BYTES_ASSUMED)
 
     # -- open ----------------------------------------------------------------------------------
@@ -175,7 +184,7 @@ class Engine:
         self.keeper.start()
         if self.config.auto_flush_interval_millis:
             self.rows.on_first_row = self.keeper.row_buffered
-        self.publisher.handover.sleeper = loop
+        self.publisher.handover.sleeper = Sleepers(loop, self.keeper) if self._wakes_keeper else loop
         self._thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
         try:
             thread.start()
@@ -217,6 +226,8 @@ class Engine:
                 steps = Steps()
                 steps.run(loop.close)
                 steps.run(self.store.close)
+                if not self.store.closed:  # nobody is left who could try again
+                    steps.run(lambda: self.store.close(sync=False))
                 for error in steps.errors:
                     _LOG.error("freeing what %s left behind: %s", self.describe(), error)
 
@@ -280,6 +291,8 @@ class Engine:
         loop = self.loop
         if loop is not None and loop.asleep:
             loop.wake()
+        if self._wakes_keeper and self.keeper.dormant:
+            self.keeper.wake()
 
     def _describe_wire(self) -> str:
         machine = self.machine
@@ -293,6 +306,8 @@ class Engine:
     def flush(self) -> int | None:
         """Publishes what is buffered; the FSN of the last frame, None when nothing was buffered.
 
+        With ``sf_durability`` flush or append everything published is durable when this returns.
+
         A latched terminal error is raised behind it: the rows are in the store then, not kept.  On a slot the
         next sender delivers them, so the error of this call is in doubt; in memory they end with this sender.
         """
@@ -304,12 +319,18 @@ class Engine:
                 error.in_doubt = True  # type: ignore[attr-defined]
                 raise
             if quick >= 0:
+                if self._syncs_flushes:
+                    self._sync(quick)
                 return quick
         self._check_process()
+        if self._syncs_flushes:
+            self._retry_sync()
         with self.rows:
             self.check_open()
             fsn = self.publisher.publish()
             self.keeper.published()
+        if self._syncs_flushes:
+            self._sync()
         if self.progress.error is not None:
             raise self._latched_error(queued=fsn is not None)
         return fsn
@@ -344,6 +365,42 @@ class Engine:
             fsn = self.letters.requeue(letter)
             self.keeper.published()
         return fsn
+
+    def _sync(self, fsn: int | None = None) -> None:
+        """What is published, or up to ``fsn``, is durable; without the sender's lock, so that one sync serves many."""
+        try:
+            self.store.sync(fsn)
+        except BaseException as error:  # also of an interrupt: the frames are queued (ours.md 33)
+            error.in_doubt = True  # type: ignore[attr-defined]
+            raise
+
+    def _retry_sync(self) -> None:
+        """A caller's flush tries at once again what failed; raises when it fails again: nothing is queued then."""
+        if self.store.sync_failure is not None:
+            try:
+                self.store.sync()
+            except StorageError as error:
+                error.in_doubt = False  # of this call
+                raise
+
+    def await_synced(self, fsn: int, timeout_millis: int | None) -> bool:
+        """Waits until ``fsn`` survives a power cut; the keeper syncs as soon as it is published."""
+        self._check_process()
+        store = self.store
+        if store.synced_fsn >= fsn:
+            return True
+
+        def synced() -> bool:
+            if store.synced_fsn >= fsn:
+                return True
+            failure = store.sync_failure
+            if failure is not None:
+                raise failure
+            return False
+
+        if timeout_millis is None or timeout_millis > 0:
+            store.request_sync(fsn)
+        return self.progress.wait_until(synced, timeout_millis)
 
     def check_open(self) -> None:
         """Raises ClosedError once closing has begun."""
@@ -386,6 +443,7 @@ class Engine:
         return SenderStats(
             published_fsn=None if store.published_fsn < 0 else store.published_fsn,
             acked_fsn=None if store.acked_fsn < 0 else store.acked_fsn,
+            synced_fsn=None if store.synced_fsn < 0 else store.synced_fsn,
             rows_buffered=len(self.rows),
             frames_unacked=spool.frames_unacked,
             spool_bytes=spool.allocated_nbytes,
@@ -400,6 +458,10 @@ class Engine:
             total_backpressure_stalls=self.publisher.backpressure_stalls,
             total_timer_flushes=keeper.timer_flushes,
             total_timer_flush_failures=keeper.timer_flush_failures,
+            total_syncs=spool.syncs,
+            total_sync_failures=spool.sync_failures,
+            last_checkpoint=_utc(spool.last_sync_micros),
+            checkpoint_failure=spool.sync_failure,
             total_server_errors=reports.server_errors,
             total_error_notifications_delivered=reports.errors_delivered,
             dropped_error_notifications=reports.errors_dropped,
@@ -450,6 +512,9 @@ class Engine:
         A second call does nothing, a racing one waits for the first.  Errors: the latched terminal
         one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
         ``close_flush_timeout_millis``.
+
+        When the sync of what is not acknowledged fails (`Store.close`), the threads have ended, the slot and
+        the buffered rows are still held, and another call tries that part again; with ``flush=False`` it gives up.
         """
         self._check_process()
         if self.rows.lock(blocking=False):  # raises when a conversion hook of this thread calls
@@ -458,6 +523,8 @@ class Engine:
             first, self._close_begun = not self._close_begun, True
         if not first:
             self._close_ended.wait()
+            if self._store_kept:
+                self._close_again(flush)
             return
         lifecycle.forget(self)
         steps = Steps()
@@ -471,10 +538,15 @@ class Engine:
 
     def _last_publish(self, flush: bool) -> None:
         """No more rows; what is buffered is published, or forgotten."""
+        if flush:
+            with suppress(StorageError):  # the publish says it
+                self._retry_sync()
         with self.rows:
             try:
                 if flush:
                     self.publisher.publish(while_closing=True)
+                else:
+                    self.rows.clear()
             finally:
                 self.keeper.end_deadline()
                 self.rows.on_first_row = self.rows.on_trigger = None
@@ -509,13 +581,36 @@ class Engine:
             steps.run(self.drainers.close)
         steps.run(self.keeper.stop)
         steps.run(self._close_handlers)
-        steps.run(self.rows.clear)
-        if not self._left_to_thread():
+        if self._left_to_thread():
+            if self.config.sf_durability != "memory":
+                steps.run(self.store.sync)  # it may be read meanwhile
+            steps.run(self.rows.clear)
+        else:
             if loop is not None:
                 steps.run(loop.close)
             steps.run(self.store.close)
+            self._store_kept = not self.store.closed
+            if not self._store_kept:
+                steps.run(self.rows.clear)
         steps.run(self.progress.end)
         self._close_ended.set()
+
+    def _close_again(self, flush: bool) -> None:
+        """The slot was kept, for its sync failed: tries once more, or gives up."""
+        with self._close_lock:
+            if not self._store_kept:
+                return
+            try:
+                if flush and len(self.rows):
+                    self.store.sync()
+                    self.store.keep(self._clock.now_millis())  # the keeper has ended, and a spare may be needed
+                    with self.rows:
+                        self.publisher.publish(wait=False, while_closing=True)
+                self.store.close(sync=flush)
+            finally:
+                self._store_kept = not self.store.closed
+                if not self._store_kept:
+                    self.rows.clear()
 
     def _left_to_thread(self) -> bool:
         """Whether the I/O thread outlived the wait for it.
@@ -533,6 +628,30 @@ class Engine:
                 f", and the lock of the slot {slot}," if slot else "",
             )
         return self._io_left
+
+
+class Sleepers:
+    """The I/O loop and the keeper as one sleeper: a checkpoint is due behind the first frame, whoever sends it."""
+
+    def __init__(self, loop: IoLoop, keeper: Keeper) -> None:
+        self._loop = loop
+        self._keeper = keeper
+
+    @property
+    def asleep(self) -> bool:
+        """Whether one of them waits to be woken."""
+        return self._loop.asleep or self._keeper.dormant
+
+    def wake(self) -> None:
+        """Wakes those that wait."""
+        if self._loop.asleep:
+            self._loop.wake()
+        if self._keeper.dormant:
+            self._keeper.wake()
+
+
+def _utc(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, UTC)
 
 
 def _forked_error() -> ForkedError:

@@ -13,9 +13,11 @@ from spoolq.spool import Store
 
 
 class Sleeper(Protocol):
-    """Who is woken behind a published frame: the I/O loop."""
+    """Who is woken behind a published frame: the I/O loop, and the keeper where a checkpoint is due then."""
 
-    asleep: bool
+    @property
+    def asleep(self) -> bool:
+        """Whether `wake` is needed."""
 
     def wake(self) -> None:
         """There may be new frames."""

@@ -11,6 +11,8 @@ The flush deadline, and what the store asks for by `Store.keep`: spares, syncs, 
   deadline.
 - Dormant means the thread waits without a time limit: an idle sender makes no system call.  Waking
   costs about 13 us, so a producer does it only then, at most once an interval.
+- With ``sf_durability=append`` a timer flush is synced like any other append; when that fails the store
+  refuses appends until a sync succeeds, and `Store.keep` tries.
 
 Owned by the engine: `start` when the sender opens, `stop` before the last publish of close.
 """
@@ -22,7 +24,7 @@ import threading
 from collections.abc import Callable
 
 from spoolq.columns import RowBuffer
-from spoolq.errors import BackpressureError, SpoolqError
+from spoolq.errors import BackpressureError, SpoolqError, StorageError
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool import Store
@@ -38,7 +40,8 @@ class Keeper:
 
     ``publish`` is `Publisher.publish`; ``interval_millis`` is None when the deadline is off;
     ``report`` is told of a failed timer flush, and None when one succeeded after it; ``on_room`` is
-    called when an append that waits for room may be tried again.
+    called when an append that waits for room may be tried again.  ``sync`` is called behind a timer
+    flush with its FSN, without the sender's lock.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Keeper:
         append_deadline_millis: int,
         report: Callable[[SpoolqError | None], None],
         on_room: Callable[[], None] = lambda: None,
+        sync: Callable[[int], None] | None = None,
     ) -> None:
         self._rows = rows
         self._store = store
@@ -61,11 +65,12 @@ class Keeper:
         self._append_deadline_millis = append_deadline_millis
         self._report = report
         self._on_room = on_room
+        self._sync = sync
         store.on_work = self.wake
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._dormant = False
+        self.dormant = False  #: whether the thread waits until `wake`
         self._first_row_millis = 0
         self.failing_since: int | None = None  #: since when timer flushes fail; `published` ends it
         self._retry_millis = 0
@@ -90,7 +95,7 @@ class Keeper:
     def row_buffered(self) -> None:
         """The buffer was empty and has a row now: the deadline runs.  Called with the sender's lock held."""
         self._first_row_millis = self._clock.now_millis()
-        if self._dormant:
+        if self.dormant:
             self.wake()
 
     def published(self) -> None:
@@ -106,7 +111,7 @@ class Keeper:
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._condition:
-            self._dormant = False
+            self.dormant = False
             self._condition.notify()
 
     def _run(self) -> None:
@@ -121,14 +126,14 @@ class Keeper:
         with self._condition:
             while not self._stopping:
                 now = self._clock.now_millis()
+                self.dormant = True  # before looking: what comes behind the look wakes us
                 times = (self._due_millis(), self._store.keep_due_millis(now))
                 due = min((at for at in times if at is not None), default=None)
+                self.dormant = due is None
                 if due is not None and due <= now:
                     return True
-                # Set before the wait gives up the condition: a row that comes from now on wakes us.
-                self._dormant = due is None
                 self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
-                self._dormant = False
+                self.dormant = False
             return False
 
     def _due_millis(self) -> int | None:
@@ -149,11 +154,12 @@ class Keeper:
             # Never waited for: who holds it may be waiting for a spare, and this thread makes them.
             self._busy_until_millis = self._clock.now_millis() + _BUSY_RETRY_MILLIS
             return
+        fsn = None
         try:  # also while the outcome is told: a flush of the caller's must not come between
             if not self._is_due():
                 return
             try:
-                self._publish(False)
+                fsn = self._publish(False)
             except Exception as error:
                 self._failed(error)
             else:
@@ -161,6 +167,13 @@ class Keeper:
                 self.published()
         finally:
             self._rows.unlock()
+        if fsn is not None and self._sync is not None:
+            try:
+                self._sync(fsn)
+            except StorageError as error:  # the next append says so, unless a retry succeeds before it
+                self.timer_flush_failures += 1
+                if self._failure_log.due():
+                    _LOG.warning("the sync of a timed flush failed and is tried again: %s", error)
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()

@@ -61,7 +61,13 @@ def open_storage(config: SenderConfig) -> Storage:
     files.make_directory(config.sf_dir)
     warn_about(config.sf_dir)
     opened = open_store(
-        files, config.sf_dir, config.sender_id, segment_nbytes=segment_nbytes, total_nbytes=total_nbytes
+        files,
+        config.sf_dir,
+        config.sender_id,
+        segment_nbytes=segment_nbytes,
+        total_nbytes=total_nbytes,
+        durability=config.sf_durability,
+        sync_interval_millis=config.sf_sync_interval_millis,
     )
     letters = DeadLetters(files, config.sf_dir, config.sender_id, config.dead_letter_max_bytes)
     slot = os.path.join(config.sf_dir, config.sender_id)

@@ -1,7 +1,7 @@
 """What the keeper does for a disk store: a list of chores, each tried again when it failed.
 
-A chore says when it is due and does one thing.  One that fails is tried again after a second and
-does not stop the others; what failed is logged at most every 5 s, counted, and can be asked for.
+A chore says when it is due and does one thing.  One that fails is tried again after a second, or what it
+says, and does not stop the others; what failed is logged at most every 5 s, counted, and can be asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Chore:
     """``due()`` says whether there is work; ``do()`` does it and says whether an append may go on now.
 
     ``delay_millis``: the work may wait that long, so that one run of it serves many reasons.
-    ``pause_millis``: after it was done it is not done again for that long.
+    ``pause_millis``: after it was done it is not done again for that long; ``retry_millis``: after it failed.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Chore:
     do: Callable[[], bool]
     delay_millis: int = 0
     pause_millis: int = 0
+    retry_millis: int = RETRY_MILLIS
     since_millis: int | None = field(default=None, init=False)  # when the work was first seen
     next_millis: int = field(default=0, init=False)
     error: StorageError | None = field(default=None, init=False)
@@ -83,7 +84,7 @@ class Chores:
 
     def _failed(self, chore: Chore, error: StorageError, now_millis: int) -> None:
         chore.error = error
-        chore.next_millis = now_millis + RETRY_MILLIS
+        chore.next_millis = now_millis + chore.retry_millis
         self.failures += 1
         if self._logged_millis is None or now_millis - self._logged_millis >= _LOG_MILLIS:
             self._logged_millis = now_millis

@@ -11,7 +11,15 @@ Who does what (ours.md 11, 15 to 19):
   spare, stores the watermark, trims.  At most one rotation is not synced: the next one waits for it.
 - The I/O thread takes runs (from the mapping, or by positioned reads) and acknowledges.
 
-With ``sync_rotations`` both syncs of a rotation come before the first frame of the new segment.
+That is ``memory``.  The other durability modes (behaviour.md 9) promise something for a power cut:
+
+- `sync` proves frames and their symbols; many callers share one (`syncing.GroupCommit`).  When it is called
+  is for the caller: behind each explicit flush (``flush``), behind each append (``append``); in ``periodic``
+  the keeper does it, ``sync_interval_millis`` after it first saw a frame that no sync covers.
+- The producer rotates in this order: the full segment synced, the spare's header synced, the manifest
+  synced, then the first frame.  So whatever is not synced stands in the active segment.
+- While the last sync has failed no append succeeds; the keeper tries again at least every second.
+- What was found at opening is written again where only this process can tell, and synced.
 
 A rotation that failed once its record was being written freezes the active segment: the file may
 name the new base already, so no frame may follow in the old one.  Each append then tries the rotation
@@ -24,6 +32,7 @@ Mappings: active, spare, and at most two sealed ones that runs still read; then 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from bisect import bisect_right
@@ -35,14 +44,15 @@ from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.spool import segment_layout as layout
-from spoolq.spool.chores import Chore, Chores
+from spoolq.spool.chores import RETRY_MILLIS, Chore, Chores
 from spoolq.spool.files import Files
 from spoolq.spool.sealed_reader import SealedReader
 from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
-from spoolq.spool.segment_file import SegmentFile, StoredSegment
+from spoolq.spool.segment_file import SegmentFile, StoredSegment, store_again
 from spoolq.spool.slot import LiveSlot, check_sizes, do_all, remove_drained, segment_name
-from spoolq.spool.store import StoreStats
+from spoolq.spool.store import Durability, StoreStats
 from spoolq.spool.symbol_log import Mark
+from spoolq.spool.syncing import GroupCommit
 from spoolq.spool.trim import Trimmer
 
 _LOG = logging.getLogger("spoolq.spool")
@@ -61,15 +71,17 @@ class DiskStore(Appender):
         *,
         segment_nbytes: int,
         total_nbytes: int,
-        sync_rotations: bool = False,
+        durability: Durability = "memory",
+        sync_interval_millis: int = limits.SYNC_INTERVAL_MILLIS_DEFAULT,
     ) -> None:
         super().__init__(limits.MAPPED_FRAME_BYTES_MAX if active.direct else 0)
+        self._mapped_nbytes_max = self.direct_nbytes_max
         self._files = files
         self._slot = slot
         self.symbols_ahead = self._symbols_stored()
         self._segment_nbytes = segment_nbytes
         self._total_nbytes = total_nbytes
-        self._sync_rotations = sync_rotations
+        self._syncs = durability != "memory"
         self._lock = threading.Lock()  # which segments there are; held for moments, never during a sync
         self._keep_lock = threading.Lock()  # one keeper at a time, and none while closing
         self._sealed: list[StoredSegment] = slot.segments[:-1]
@@ -88,15 +100,28 @@ class DiskStore(Appender):
         self._blocked = False  # an append waits for the keeper
         self._untold = False  # and the log does not say so yet
         self._closed = False
+        self._in_doubt = False
+        self._wanted_fsn = -1  # somebody waits for a sync of it
         #: Called when `keep_due_millis` may have changed; the keeper sets it.
         self.on_work: Callable[[], None] | None = None
+        #: Called, without a lock, when a sync has ended, well or not.
+        self.on_synced: Callable[[], None] | None = None
         self.published_fsn = slot.next_fsn - 1
         self._skip_end = slot.next_fsn  # frames from `_skip_first` to here are never sent
         self._skip_first = self._skip_end if slot.deferred_fsn is None else slot.deferred_fsn
         self.acked_fsn = self._past_skipped(slot.acked_fsn)
         self._watermark_fsn = slot.acked_fsn  # in the file
+        self._commit = GroupCommit(
+            synced_fsn=-1,
+            published=lambda: self.published_fsn,
+            sync=self._sync_active if self._syncs else self._sync_all,
+            proven=self._proven,
+            failed=self._sync_failed,
+            ended=self._sync_ended,
+        )
         self._chores = Chores(
             [
+                *(self._sync_chores(durability, sync_interval_millis) if self._syncs else ()),
                 Chore("syncing the new segment", lambda: self._unsynced is not None, self._settle_rotation),
                 Chore("closing a full segment", lambda: self._retired is not None, self._close_retired),
                 Chore("trimming", self._can_trim, self._trim),
@@ -115,23 +140,42 @@ class DiskStore(Appender):
 
     @classmethod
     def open(
-        cls, files: Files, slot: LiveSlot, *, segment_nbytes: int, total_nbytes: int, sync_rotations: bool = False
+        cls,
+        files: Files,
+        slot: LiveSlot,
+        *,
+        segment_nbytes: int,
+        total_nbytes: int,
+        durability: Durability = "memory",
+        sync_interval_millis: int = limits.SYNC_INTERVAL_MILLIS_DEFAULT,
     ) -> DiskStore:
-        """Takes over ``slot``.  On an error every file of it is given back, the lock last."""
+        """Takes over ``slot``; not with ``memory``, everything in it is durable when this returns.
+
+        On an error every file of it is given back, the lock last.
+        """
         try:
             check_sizes(segment_nbytes, total_nbytes)
             active = SegmentFile.open(files, slot.segments[-1])
         except BaseException:
             slot.close()
             raise
-        return cls(
+        store = cls(
             files,
             slot,
             active,
             segment_nbytes=segment_nbytes,
             total_nbytes=total_nbytes,
-            sync_rotations=sync_rotations,
+            durability=durability,
+            sync_interval_millis=sync_interval_millis,
         )
+        if durability != "memory":
+            try:
+                store._sync_found()
+            except BaseException:
+                with suppress(StorageError):
+                    store.close(sync=False)
+                raise
+        return store
 
     # --- the producer -------------------------------------------------------------------------------
 
@@ -161,6 +205,8 @@ class DiskStore(Appender):
         if log is not None and log.usable:
             self.symbols_ahead = -1  # until it is known what the file holds, whatever interrupts this
             try:
+                if self._syncs and log.cut_unsynced:
+                    log.sync()  # else a power cut could bring back what was taken back, in place of these
                 self._symbol_mark = (log.write_ahead(symbols, first, end), self.published_fsn)
             finally:
                 self.symbols_ahead = self._symbols_stored()
@@ -193,6 +239,7 @@ class DiskStore(Appender):
             )
         if self._closed:
             raise StorageError(f"the slot {self._slot.directory} is closed")
+        self._check_synced()
         if self._dirty_nbytes:
             self._clear_behind()
             self.active = None if self._frozen else self._active_file.frames
@@ -200,7 +247,7 @@ class DiskStore(Appender):
             self._blocked = self._untold = True
             self._tell_keeper()
             return None
-        return self._active_file.room(nbytes, None if nbytes <= self.direct_nbytes_max else self._staging_of(nbytes))
+        return self._active_file.room(nbytes, None if nbytes <= self._mapped_nbytes_max else self._staging_of(nbytes))
 
     def _staging_of(self, nbytes: int) -> Memory:
         """The buffer in which a large frame is put together."""
@@ -226,13 +273,15 @@ class DiskStore(Appender):
             if spare is None or self._unsynced is not None or self._retired is not None:
                 return False
         base = full.frames.end_fsn
+        if self._syncs:
+            self._commit.cover(base - 1)  # before anything says that the chain goes on behind it
         spare.promote(base)
-        if self._sync_rotations:
+        if self._syncs:
             spare.sync_header()  # before the manifest names it (invariant 14)
         with self._lock:
             self._frozen, self.active = True, None
             self._slot.manifest.update(self._head(), base, sync=False)
-        if self._sync_rotations:
+        if self._syncs:
             self._slot.manifest.sync()
         with self._lock:
             self._frozen = self._blocked = False
@@ -241,7 +290,7 @@ class DiskStore(Appender):
             else:  # too small for this frame, as found: two files must not share a base for long
                 self._trimmer.leftover.append(full.stored)
             self._retired, self._active_file, self._spare = full, spare, None
-            self._unsynced = None if self._sync_rotations else spare
+            self._unsynced = None if self._syncs else spare
             self.active = spare.frames
         self._tell_keeper()
         return True
@@ -305,29 +354,9 @@ class DiskStore(Appender):
                 return False
             return self._chores.run(now_millis)
 
-    def sync(self) -> None:
-        """Everything published before the call survives a power cut when this returns.  Raises StorageError."""
-        with self._keep_lock:
-            if self._closed:
-                raise StorageError(f"the slot {self._slot.directory} is closed")
-            with self._lock:
-                target = self.published_fsn
-                sealed = [segment for segment in self._sealed if segment.end_fsn - 1 > self.synced_fsn]
-                active = self._active_file
-            if self._slot.symbol_log is not None:
-                self._slot.symbol_log.sync()  # before the frames that use them (invariant 29)
-            for segment in sealed:
-                file = self._files.open(segment.path)
-                try:
-                    self._files.sync(file)
-                finally:
-                    self._files.close(file)
-            active.sync()
-            self._settle_rotation()
-            self.synced_fsn = max(self.synced_fsn, target)
-
     def stats(self) -> StoreStats:
         """A snapshot."""
+        commit = self._commit
         with self._lock:
             return StoreStats(
                 frames_unacked=self.published_fsn - self.acked_fsn,
@@ -336,6 +365,10 @@ class DiskStore(Appender):
                 segments=len(self._sealed) + 1,
                 trouble=self._chores.trouble,
                 failures=self._chores.failures,
+                syncs=commit.syncs,
+                sync_failures=commit.failures,
+                last_sync_micros=commit.last_micros,
+                sync_failure=self.sync_failure,
             )
 
     def _tell_keeper(self) -> None:
@@ -447,13 +480,143 @@ class DiskStore(Appender):
         )
         return False
 
+    # --- syncs: any thread ---------------------------------------------------------------------------
+
+    def sync(self, fsn: int | None = None) -> None:
+        """Everything published before the call, or up to ``fsn``, survives a power cut when this returns.
+
+        One sync serves all who wait.  Raises StorageError, ``in_doubt``: the frames are queued all the same.
+        """
+        if self._closed:
+            raise StorageError(f"the slot {self._slot.directory} is closed")
+        self._commit.cover(self.published_fsn if fsn is None else fsn)
+
+    def request_sync(self, fsn: int) -> None:
+        """The keeper syncs up to ``fsn`` as soon as it is published."""
+        self._wanted_fsn = max(fsn, self._wanted_fsn)
+        self._tell_keeper()
+
+    @property
+    def sync_failure(self) -> StorageError | None:
+        """Why appends are refused, while the last sync has failed; always None with ``memory``."""
+        failure = self._commit.failure
+        return None if failure is None or not self._syncs else self._commit.error_of(failure)
+
+    def _check_synced(self) -> None:
+        failure = self.sync_failure
+        if failure is not None:
+            failure.in_doubt = False  # of this call nothing is queued
+            raise failure
+
+    def _proven(self, fsn: int) -> None:
+        self.synced_fsn = fsn
+        self.direct_nbytes_max = self._mapped_nbytes_max
+
+    def _sync_failed(self) -> None:
+        if self._syncs:
+            self.direct_nbytes_max = 0  # so that every append asks `_reserve_slowly`, which refuses it
+
+    def _sync_ended(self) -> None:
+        if self.on_synced is not None:
+            self.on_synced()
+        if self._commit.failure is not None:
+            self._tell_keeper()  # who tries again
+
+    def _sync_active(self) -> None:
+        """One sync of a mode that syncs: what no sync covers stands in the active segment (see `_rotate`)."""
+        with self._lock:
+            active = self._active_file
+        if self._slot.symbol_log is not None:
+            self._slot.symbol_log.sync()  # before the frames that use them (invariant 29)
+        active.sync()
+
+    def _sync_all(self) -> None:
+        """One sync of ``memory``, where nobody has synced sealed segments."""
+        with self._keep_lock:
+            in_doubt, self._in_doubt = self._in_doubt, True  # see `syncing.Proof`
+            with self._lock:
+                sealed = [segment for segment in self._sealed if segment.end_fsn - 1 > self.synced_fsn]
+                active = self._active_file
+            if self._slot.symbol_log is not None:
+                self._slot.symbol_log.sync()
+            self._sync_sealed(sealed, again=in_doubt)
+            active.sync()
+            self._settle_rotation()
+            self._in_doubt = False
+
+    def _sync_sealed(self, sealed: list[StoredSegment], *, again: bool = False) -> None:
+        for segment in sealed:
+            file = self._files.open(segment.path)
+            try:
+                if again:
+                    store_again(self._files, file, 0, segment.append_offset)
+                self._files.sync(file)
+            finally:
+                self._files.close(file)
+
+    def _sync_found(self) -> None:
+        """Everything that was found is durable: data, then what makes it reachable."""
+        self._sync_sealed(self._sealed)
+        if self._slot.symbol_log is not None:
+            self._slot.symbol_log.doubt()
+        self._active_file.doubt()
+        self._sync_active()
+        self._slot.manifest.renew()
+        self._files.sync_directory(self._slot.directory)
+        for above in (os.pardir, os.path.join(os.pardir, os.pardir)):  # the names of the slot and of sf_dir
+            self._files.sync_directory(os.path.join(self._slot.directory, above))
+        self._commit.synced_fsn = self.synced_fsn = self.published_fsn
+
+    def _sync_chores(self, durability: Durability, interval_millis: int) -> list[Chore]:
+        retry_millis = min(interval_millis, RETRY_MILLIS)
+        chores = [
+            Chore(
+                "syncing what a caller waits for",
+                lambda: self.synced_fsn < min(self._wanted_fsn, self.published_fsn),
+                self._checkpoint,
+                retry_millis=retry_millis,
+            ),
+            Chore(
+                "syncing again",
+                lambda: self._commit.failure is not None,
+                self._checkpoint,
+                delay_millis=retry_millis,
+                retry_millis=retry_millis,
+            ),
+        ]
+        if durability == "periodic":
+            chores.append(
+                Chore(
+                    "the checkpoint",
+                    lambda: self.synced_fsn < self.published_fsn,
+                    self._checkpoint,
+                    delay_millis=interval_millis,
+                    retry_millis=retry_millis,
+                )
+            )
+        return chores
+
+    def _checkpoint(self) -> bool:
+        self._commit.cover(self.published_fsn)
+        return True  # an append may have been refused, and somebody may wait for this
+
     # --- the end ------------------------------------------------------------------------------------
 
-    def close(self) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called and its sync did not fail."""
+        return self._closed
+
+    def close(self, *, sync: bool = True) -> None:
         """Closes the slot, the lock last; a drained one leaves no file but the lock's.  A second call does nothing.
 
-        Every step is done whatever fails; then the first error is raised.
+        Not with ``memory``, what is not acknowledged is synced before.  When that fails nothing is closed, the
+        lock is still held, and calling again is right; ``sync=False`` closes without it.  Of all other steps every
+        one is done whatever fails; then the first error is raised.
         """
+        if sync and self._syncs and not self._closed and self.acked_fsn < self.published_fsn:
+            self.sync()
+        self._commit.close()
         with self._keep_lock:
             with self._lock:
                 if self._closed:

@@ -130,6 +130,11 @@ class Manifest:
         if sync:
             self._records.sync()
 
+    def renew(self) -> None:
+        """Stores what the file says once more and syncs it: nobody knows whether whoever wrote it did."""
+        self._records.write((self.boundaries.head, self.boundaries.active))
+        self._records.sync()
+
     def sync(self) -> None:
         """What was written is durable when this returns."""
         self._records.sync()

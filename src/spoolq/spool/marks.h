@@ -14,7 +14,7 @@ typedef _Atomic int64_t spoolq_mark;
 typedef struct {
     spoolq_mark published; /* newest frame that a reader may take; by the producer */
     spoolq_mark acked;     /* newest frame that is settled; by the I/O thread */
-    spoolq_mark synced;    /* newest frame that survives a power cut; by the keeper */
+    spoolq_mark synced;    /* newest frame that survives a power cut; by who syncs, under its lock */
 } spoolq_marks;
 
 static inline int64_t spoolq_mark_load(spoolq_mark *mark) { return atomic_load_explicit(mark, memory_order_acquire); }

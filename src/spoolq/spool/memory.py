@@ -50,6 +50,7 @@ class MemoryStore(Appender):
         self._spare: Segment | None = None
         self._closed = False
         self.on_work: Callable[[], None] | None = None
+        self.on_synced: Callable[[], None] | None = None
 
     @property
     def frame_nbytes_max(self) -> int:
@@ -121,9 +122,17 @@ class MemoryStore(Appender):
                     self._spare = made
         return False
 
-    def sync(self) -> None:
+    def sync(self, fsn: int | None = None) -> None:  # noqa: ARG002 - the protocol's
         """Raises StorageError: memory does not survive a power cut."""
         raise StorageError("this sender keeps its frames in memory, which nothing can sync; set sf_dir to keep them")
+
+    def request_sync(self, fsn: int) -> None:
+        """Nothing to do: see `sync`."""
+
+    @property
+    def sync_failure(self) -> StorageError | None:
+        """None: nothing is synced here."""
+        return None
 
     def stats(self) -> StoreStats:
         """A snapshot."""
@@ -135,7 +144,12 @@ class MemoryStore(Appender):
                 segments=len(self._segments),
             )
 
-    def close(self) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self, *, sync: bool = True) -> None:  # noqa: ARG002 - the protocol's
         """Frees the memory; a second call does nothing."""
         with self._lock:
             self._closed = True

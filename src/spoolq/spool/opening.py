@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import StorageError
 from spoolq.spool.disk import DiskStore
@@ -21,6 +22,7 @@ from spoolq.spool.recovery import OpenedSlot, open_slot
 from spoolq.spool.report import RecoveryReport
 from spoolq.spool.segment_file import StoredSegment
 from spoolq.spool.slot import LiveSlot, check_sizes, fresh_slot
+from spoolq.spool.store import Durability
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ def open_store(
     *,
     segment_nbytes: int,
     total_nbytes: int,
-    sync_rotations: bool = False,
+    durability: Durability = "memory",
+    sync_interval_millis: int = limits.SYNC_INTERVAL_MILLIS_DEFAULT,
 ) -> OpenedStore:
-    """Opens ``<sf_dir>/<sender_id>``; ``sf_dir`` must exist.
+    """Opens ``<sf_dir>/<sender_id>``; ``sf_dir`` must exist.  See `DiskStore` for ``durability``.
 
     Raises SlotBusyError, SlotRefusedError, StorageError (see `recovery.open_slot`).
     """
@@ -53,7 +56,12 @@ def open_store(
         opened.close()
         raise
     store = DiskStore.open(
-        files, live, segment_nbytes=segment_nbytes, total_nbytes=total_nbytes, sync_rotations=sync_rotations
+        files,
+        live,
+        segment_nbytes=segment_nbytes,
+        total_nbytes=total_nbytes,
+        durability=durability,
+        sync_interval_millis=sync_interval_millis,
     )
     return OpenedStore(store, opened.symbols, opened.report)
 

@@ -18,12 +18,14 @@ Pure: `pack`, `parse`.  On disk: `RecordFile`, which the manifest and the waterm
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
 from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files
+from spoolq.spool.syncing import Proof
 
 CONTAINER_BYTES: Final = 8_192
 ANCESTOR_BYTES: Final = 128
@@ -90,8 +92,8 @@ def _parse_record(data: bytes, magic: int, count: int) -> Record | None:
 class RecordFile:
     """An open container.  ``generation`` is that of the newest valid record, 0 when there is none.
 
-    Owned by one thread at a time; `close` it.  A write that failed may have destroyed the older
-    record, never the newer one, and the next write goes to the same place.
+    Written by one thread at a time, synced by any; `close` it.  A write that failed may have destroyed the
+    older record, never the newer one, and the next write goes to the same place.
     """
 
     def __init__(self, files: Files, file: File, magic: int, generation: int) -> None:
@@ -99,26 +101,40 @@ class RecordFile:
         self._file = file
         self._magic = magic
         self.generation = generation
+        self._proof = Proof()
+        self._storing = threading.Lock()  # a record that is stored again must not go over a newer one
+        self._stored: tuple[int, bytes] | None = None
 
     def write(self, values: tuple[int, ...]) -> None:
         """Stores the next record, without a sync.  Raises StorageError."""
-        generation = self.generation + 1
-        self._files.write(self._file, offset_of(generation), pack(self._magic, generation, values))
-        self.generation = generation
+        with self._storing:
+            generation = self.generation + 1
+            self._store(offset_of(generation), pack(self._magic, generation, values))
+            self.generation = generation
 
     def extend(self, values: tuple[int, ...]) -> None:
         """Stores the next record in a shorter file and makes it 8192 bytes long, in one write.
 
         The bytes before 4096 are not touched, so a kill leaves the old file or the new one.
         """
-        generation = (self.generation + 1) | 1
-        record = pack(self._magic, generation, values)
-        self._files.write(self._file, offset_of(generation), record.ljust(CONTAINER_BYTES - _STRIDE, b"\0"))
-        self.generation = generation
+        with self._storing:
+            generation = (self.generation + 1) | 1
+            record = pack(self._magic, generation, values)
+            self._store(offset_of(generation), record.ljust(CONTAINER_BYTES - _STRIDE, b"\0"))
+            self.generation = generation
 
     def sync(self) -> None:
-        """What was written is durable when this returns."""
-        self._files.sync(self._file)
+        """What was written is durable when this returns; behind a sync that failed it is written again before."""
+        self._proof.sync(lambda: self._files.sync(self._file), self._store_again)
+
+    def _store(self, offset: int, data: bytes) -> None:
+        self._files.write(self._file, offset, data)
+        self._stored = offset, data
+
+    def _store_again(self) -> None:
+        with self._storing:
+            if self._stored is not None:
+                self._store(*self._stored)
 
     def close(self) -> None:
         """Gives the descriptor back."""

@@ -9,6 +9,8 @@ Small frames are put together in the mapping, where it gives memory; larger ones
 the plain body, in a buffer that `append_staged` writes (a fresh page costs more than a `pwrite`).
 The CRC is written last, so a frame that was cut short is none.
 
+`sync` proves the frames: after one that failed the next writes again what stands behind the last proof.
+
 Owned by `DiskStore`.  A creation that fails leaves no descriptor, no mapping and no file.
 """
 
@@ -24,9 +26,11 @@ from typing import Final
 from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool import segment_layout as layout
+from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files
 from spoolq.spool.mapping import Mapping
 from spoolq.spool.segment import Memory, Room, Segment
+from spoolq.spool.syncing import Proof
 
 _BASE: Final = struct.Struct("<q")
 _CHUNK_BYTES: Final = 256 << 10
@@ -51,11 +55,14 @@ class StoredSegment:
 class SegmentFile:
     """An open, mapped segment with its frames."""
 
-    __slots__ = ("_files", "_mapping", "file", "frames", "nbytes")
+    __slots__ = ("_files", "_header_proof", "_mapping", "_proof", "_proven_offset", "file", "frames", "nbytes")
 
     def __init__(self, files: Files, file: File, mapping: Mapping, frames: Segment) -> None:
         self._files = files
         self._mapping: Mapping | None = mapping
+        self._proof = Proof()
+        self._header_proof = Proof()
+        self._proven_offset = 0
         self.file = file
         self.frames = frames
         self.nbytes = frames.nbytes
@@ -126,12 +133,28 @@ class SegmentFile:
 
     def sync_header(self) -> None:
         """The header's page is durable when this returns; frames need not be."""
-        assert self._mapping is not None, "a closed segment is not promoted"
-        self._files.sync_mapped(self.file, self._mapping, 0, limits.SEGMENT_HEADER_BYTES)
+        mapping = self._mapping
+        assert mapping is not None, "a closed segment is not promoted"
+        self._header_proof.sync(
+            lambda: self._files.sync_mapped(self.file, mapping, 0, limits.SEGMENT_HEADER_BYTES),
+            self._store_header_again,
+        )
 
     def sync(self) -> None:
-        """Every byte is durable when this returns."""
-        self._files.sync(self.file)
+        """Every frame that was counted before the call is durable when this returns; by one thread at a time."""
+        end = self.frames.append_offset
+        self._proof.sync(lambda: self._files.sync(self.file), self._store_again)
+        self._proven_offset = end
+
+    def doubt(self) -> None:
+        """The next `sync` writes all frames again: see `Proof.doubt`."""
+        self._proof.doubt()
+
+    def _store_header_again(self) -> None:
+        store_again(self._files, self.file, 0, limits.SEGMENT_HEADER_BYTES)
+
+    def _store_again(self) -> None:
+        store_again(self._files, self.file, self._proven_offset, self.frames.append_offset)
 
     def room(self, nbytes: int, staging: Memory | None) -> Room | None:
         """Room behind the last frame: in ``staging`` when there is one, else in memory."""
@@ -164,6 +187,44 @@ class SegmentFile:
             pass
         finally:
             self._files.close(self.file)
+
+
+def store_again(files: Files, file: File, offset: int, end: int) -> None:
+    """Header and frames from ``offset`` to ``end``, both where a frame begins, as they are read back.
+
+    Checked, for a filesystem may drop what it could not write; then StorageError.
+    """
+    if offset < limits.SEGMENT_HEADER_BYTES:
+        files.write(file, 0, files.read(file, 0, limits.SEGMENT_HEADER_BYTES))
+        offset = limits.SEGMENT_HEADER_BYTES
+    while offset < end:
+        piece = files.read(file, offset, min(_CHUNK_BYTES, end - offset))
+        whole = _whole_frames(piece)
+        if not whole and len(piece) == _CHUNK_BYTES:  # one frame that is larger than a piece
+            length = layout.FRAME.unpack_from(piece, 0)[1]
+            piece = files.read(file, offset, min(limits.FRAME_HEADER_BYTES + max(length, 0), end - offset))
+            whole = _whole_frames(piece)
+        if not whole:
+            raise StorageError(
+                f"{file.path} lost the frame at offset {offset} when a sync failed: it may have been delivered, "
+                "but it is not on the disk; replace the disk",
+                filename=file.path,
+            )
+        files.write(file, offset, memoryview(piece)[:whole])
+        offset += whole
+
+
+def _whole_frames(piece: bytes) -> int:
+    """How many bytes of ``piece`` are whole frames with a good CRC."""
+    offset = 0
+    view = memoryview(piece)
+    while offset + limits.FRAME_HEADER_BYTES <= len(piece):
+        crc, length = layout.FRAME.unpack_from(piece, offset)
+        end = offset + limits.FRAME_HEADER_BYTES + length
+        if length < 0 or end > len(piece) or crc32c(view[offset + layout.CRC.size : end]) != crc:
+            break
+        offset = end
+    return offset
 
 
 def _frame_ends(files: Files, file: File, append_offset: int) -> array[int]:

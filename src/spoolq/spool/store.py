@@ -18,9 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from spoolq.columns.symbols import SymbolTable
+from spoolq.errors import StorageError
+
+#: What is synced to the disk, and when (behaviour.md 9).
+Durability = Literal["memory", "periodic", "flush", "append"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class StoreStats:
     """A snapshot: frames not acknowledged, bytes of all segments, the cap, number of segments.
 
     ``trouble`` says what the keeper cannot do now (empty: nothing), ``failures`` counts its failed tries.
+    ``syncs`` and ``sync_failures`` count `Store.sync`s, shared ones once; ``last_sync_micros`` (since the Unix
+    epoch) is when one last succeeded, ``sync_failure`` what is wrong while the last one has failed.
     """
 
     frames_unacked: int
@@ -36,6 +42,10 @@ class StoreStats:
     segments: int
     trouble: str = ""
     failures: int = 0
+    syncs: int = 0
+    sync_failures: int = 0
+    last_sync_micros: int | None = None
+    sync_failure: StorageError | None = None
 
 
 class Room(Protocol):
@@ -143,11 +153,33 @@ class Store(Outgoing, Protocol):
     def keep(self, now_millis: int) -> bool:
         """Does what is due: spares, syncs, watermark, trim.  True when a waiting append may be tried again."""
 
-    def sync(self) -> None:
-        """Everything published before the call survives a power cut afterwards.  Raises StorageError."""
+    def sync(self, fsn: int | None = None) -> None:
+        """Everything published before the call, or up to ``fsn``, survives a power cut afterwards.
+
+        Called by any thread; one sync serves all who wait.  Raises StorageError, ``in_doubt`` when frames are
+        queued and their sync failed; not with ``memory``, no append succeeds then until a sync does.
+        """
+
+    def request_sync(self, fsn: int) -> None:
+        """The keeper syncs up to ``fsn`` as soon as it is published and the keeper looks."""
+
+    @property
+    def sync_failure(self) -> StorageError | None:
+        """Why no append succeeds, while the last sync has failed; else None."""
+
+    on_synced: Callable[[], None] | None
+    """Called from any thread, without a lock of the store, when a sync has ended, well or not."""
 
     def stats(self) -> StoreStats:
         """A snapshot."""
 
-    def close(self) -> None:
-        """Ends it; a second call does nothing.  On disk: raises the first error when all was done."""
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has got to where nothing can be called any more."""
+
+    def close(self, *, sync: bool = True) -> None:
+        """Ends it; a second call does nothing.  On disk: raises the first error when all was done.
+
+        In the modes that sync, what is not acknowledged is synced first; when that fails, nothing was closed
+        and calling again is right.  ``sync=False`` leaves it out.
+        """

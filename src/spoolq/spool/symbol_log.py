@@ -10,7 +10,7 @@ zeros behind the last chunk, which is why a zero byte ends the content.
 - `parse_chunks`, `chunk`: pure.
 - `read_symbols`: what a slot's file holds; changes nothing.
 - `SymbolLog`: the open file.  ``write_ahead`` before each publish, ``rollback`` when the publish failed,
-  ``sync`` in the modes that sync, ``close``.  Owned by the producer, under the sender's lock.
+  ``sync`` from any thread, ``close``.  Owned by the producer, under the sender's lock.
 
 When a rollback cannot cut the file, its magic is zeroed, so that no later reader takes it for the
 truth, and ``usable`` turns False: from then on every frame must carry all its symbols (dense).
@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -31,12 +32,14 @@ from spoolq.columns.varint import varint
 from spoolq.errors import StorageError, SymbolDictionaryFull
 from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files
+from spoolq.spool.syncing import Proof
 
 NAME: Final = ".symbol-dict"
 HEADER: Final = b"SYD1\x01\0\0\0"
 _MAGIC: Final = HEADER[:4]
 _VERSION: Final = HEADER[4]
 _CRC: Final = struct.Struct("<I")
+_PIECE_BYTES: Final = 1 << 20
 _VARINT_BYTES_MAX: Final = 5  # of a 32-bit number; longer forms are damage here
 _LOG = logging.getLogger("spoolq.spool")
 
@@ -194,7 +197,10 @@ class Mark:
 
 
 class SymbolLog:
-    """The open file.  ``count`` entries are in it; ``usable`` False means dense frames from now on."""
+    """The open file.  ``count`` entries are in it; ``usable`` False means dense frames from now on.
+
+    ``cut_unsynced``: entries were taken back, and after a power cut they may be there again.
+    """
 
     def __init__(self, files: Files, file: File, count: int, nbytes: int) -> None:
         self._files = files
@@ -202,6 +208,11 @@ class SymbolLog:
         self._nbytes = nbytes
         self.count = count
         self.usable = True
+        self.cut_unsynced = False
+        self._lock = threading.Lock()  # what the file holds; not held during a sync
+        self._proof = Proof()
+        self._proven_nbytes = 0
+        self._changes, self._changes_synced, self._cuts = 1, 0, 0
 
     @classmethod
     def create(cls, files: Files, slot: str) -> SymbolLog:
@@ -250,25 +261,59 @@ class SymbolLog:
             data += chunk(symbols, start, end)
         if data:
             try:
-                self._files.write(self._file, self._nbytes, data)
+                with self._lock:
+                    self._changes += 1
+                    self._files.write(self._file, self._nbytes, data)
+                    self._nbytes += len(data)
             except BaseException:
                 self.rollback(mark)
                 raise
-            self._nbytes += len(data)
             self.count = max(end, first)
         return mark
 
     def rollback(self, mark: Mark) -> None:
         """Takes back what was written since ``mark``.  Never raises: see `usable`."""
-        self.count, self._nbytes = mark.count, mark.nbytes
-        try:
-            self._files.truncate(self._file, mark.nbytes)
-        except StorageError as error:
-            self._give_up(error)
+        self.count = mark.count
+        with self._lock:
+            self._nbytes = mark.nbytes
+            self._proven_nbytes = min(self._proven_nbytes, mark.nbytes)
+            self._changes += 1
+            self._cuts += 1
+            self.cut_unsynced = True
+            try:
+                self._files.truncate(self._file, mark.nbytes)
+            except StorageError as error:
+                self._give_up(error)
 
     def sync(self) -> None:
-        """What was written is durable when this returns."""
-        self._files.sync(self._file)
+        """What was written is durable when this returns; behind a sync that failed it is written again before.
+
+        No call when nothing was written since the last one.
+        """
+        with self._lock:
+            changes, cuts, nbytes = self._changes, self._cuts, self._nbytes
+            if changes == self._changes_synced:
+                return
+        self._proof.sync(lambda: self._files.sync(self._file), self._store_again)
+        with self._lock:
+            self._changes_synced = max(changes, self._changes_synced)
+            if cuts == self._cuts:  # else these bytes may be others by now
+                self._proven_nbytes = max(nbytes, self._proven_nbytes)
+                self.cut_unsynced = False
+
+    def _store_again(self) -> None:
+        """What no sync has proven, as it is read back."""
+        with self._lock:
+            for offset in range(self._proven_nbytes, self._nbytes, _PIECE_BYTES):
+                nbytes = min(_PIECE_BYTES, self._nbytes - offset)
+                self._files.write(self._file, offset, self._files.read(self._file, offset, nbytes))
+
+    def doubt(self) -> None:
+        """The next `sync` writes the whole file again: see `Proof.doubt`."""
+        self._proof.doubt()
+        with self._lock:
+            self._changes += 1
+            self._proven_nbytes = 0
 
     def close(self) -> None:
         """Gives the descriptor back."""
