@@ -548,6 +548,8 @@ class Judge:
         view = self.view
         if view is None:
             return
+        if view.wire.overlooked:
+            raise Wrong(f"it {where} and has not looked at what came with the 101")
         if view.must_latch and self.error is None:
             raise Wrong(f"it {where} and has not latched {view.must_latch}")
         if view.ended or view.broken:

@@ -165,6 +165,11 @@ class Wire:
             self.closed = True
             self._judge.closed(self, bool(self._items))
 
+    @property
+    def overlooked(self) -> bool:
+        """Whether the client has something, with the 101, that it has not looked at."""
+        return bool(self._items) and self._items[0][0] <= self._taken
+
     def readiness(self, mask: int) -> int:
         """What poll says of it."""
         if self.closed:

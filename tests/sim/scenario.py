@@ -78,7 +78,8 @@ class Scenario:
         self.policies = self._policies()
         if "drop" in self.policies.values():
             self.errors |= {status: 5.0 for status, category in _STATUSES.items() if category in self.policies}
-            self.lying = max(self.lying, 0.3 if chance() < 0.3 else 0.0)
+            if chance() < 0.5:  # a refusal must name the frame for sure
+                self.lying, self.frames_before_end, self.burst = 0.5, 2, 1
         self.letters = chance() < 0.8  # there is a place for dead letters
         self.letters_failing = 0.0 if chance() < 0.6 else 0.5
         first = chance()
