@@ -64,7 +64,7 @@ handovers: build
 hostile: build
 	$(BIN)/python -m tests.server.hostile
 
-# Lines of src/spoolq that the suite runs, and the new ones that it does not: ten minutes.  CI does not wait for it.
+# Lines of src/spoolq that the suite runs, and the new ones that it does not: half an hour or more.  CI does not wait for it.
 coverage: build
 	$(BIN)/python -m tests.lines
 

@@ -2,7 +2,7 @@
 
 Runs the suite in one process under coverage.py, without the parts whose work is done by other processes, and prints
 the share of lines run a room, and every line that is new since ``--since`` and was not run; by default since the
-commit of the figures that are stored in bench/results/coverage.json.  ``--store`` stores the new ones.
+commit of the figures that are stored in bench/results/coverage.json.  ``--store`` stores the new ones, when all passed.
 
 Lines, not branches, and of Python files only: of a room with a compiled body the plain twin is not run here.  The
 figures are for finding what nobody tests; whether a test can fail is what the mutants show.
@@ -25,8 +25,8 @@ RESULTS = ROOT / "bench" / "results" / "coverage.json"
 _ELSEWHERE = ("bench", "chaos", "crash", "test_install.py", "test_mutants.py")
 
 
-def run(folder: Path) -> dict[str, Any]:
-    """The suite under coverage; what coverage.py says of each file.  Raises SystemExit when a test fails."""
+def run(folder: Path) -> tuple[int, dict[str, Any]]:
+    """The suite under coverage: pytest's status, and what coverage.py says of each file."""
     data = f"--data-file={folder / 'data'}"
     ignored = [f"--ignore=tests/{name}" for name in _ELSEWHERE]
     suite = [
@@ -41,12 +41,11 @@ def run(folder: Path) -> dict[str, Any]:
         "--timeout=1800",
         *ignored,
     ]
-    if status := subprocess.run(suite, cwd=ROOT, check=False).returncode:
-        raise SystemExit(status)
+    status = subprocess.run(suite, cwd=ROOT, check=False).returncode
     report = folder / "report.json"
     subprocess.run([sys.executable, "-m", "coverage", "json", data, "-q", "-o", str(report)], cwd=ROOT, check=True)
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))["files"]
-    return found
+    return status, found
 
 
 def rooms(files: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -87,7 +86,7 @@ def main() -> None:
     words = parser.parse_args()
     since = words.since or json.loads(RESULTS.read_text(encoding="utf-8"))["commit"]
     with tempfile.TemporaryDirectory() as folder:
-        files = run(Path(folder))
+        status, files = run(Path(folder))
     diff = _git("diff", "--unified=0", since, "--", "src/spoolq/*.py")
     counts = rooms(files)
     counts["all"] = sum(ran for ran, _ in counts.values()), sum(there for _, there in counts.values())
@@ -98,9 +97,10 @@ def main() -> None:
     print(
         f"since {since}: {sum(map(len, new.values()))} new lines, {len(missing)} of them not run", *missing, sep="\n  "
     )
-    if words.store:
+    if words.store and not status:
         stored = {"commit": _git("rev-parse", "--short", "HEAD").strip(), "lines run, lines": counts}
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    sys.exit(status)
 
 
 def _git(*arguments: str) -> str:

@@ -7,10 +7,13 @@ official client stands beside ours in tests/interop as the second opinion.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
+
+import pytest
 
 import spoolq
 from spoolq import server
@@ -74,3 +77,8 @@ def test_the_share_of_a_room_counts_lines() -> None:
 
     files = {"src/spoolq/a.py": file(1, 2), "src/spoolq/qwp/b.py": file(3, 3), "src/spoolq/qwp/c.py": file(0, 3)}
     assert lines.rooms(files) == {"qwp": (3, 6), "spoolq": (1, 2)}
+
+
+@pytest.mark.parametrize("key", ["commit", "lines run, lines"])
+def test_figures_of_coverage_are_stored(key: str) -> None:
+    assert json.loads(lines.RESULTS.read_text())[key]

@@ -22,7 +22,6 @@ _TABLE = Path(__file__).parent / "ids.toml"
 
 # fmt: off
 NOT_YET: frozenset[str] = frozenset((
-    "ORP-01", "ORP-02", "ORP-03", "ORP-04", "ORP-05", "ORP-06", "ORP-07", "ORP-08", "ORP-09", "ORP-10", "ORP-11",
     "DUA-01", "DUA-02", "DUA-03", "DUA-04", "DUA-05", "DUA-06", "FOV-05", "FOV-08",
 ))
 # fmt: on
