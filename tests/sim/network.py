@@ -120,7 +120,8 @@ class Wire:
         if self._rng.random() < _MEANWHILE:  # something comes after the last look and before this
             self._scheduler.run_until(self._scheduler.now_millis)
         if self._reset:
-            self._judge.broke(self)
+            if data[0] != _CLOSE:  # the client leaves for a reason of its own
+                self._judge.broke(self)
             raise ConnectionResetError(104, "Connection reset by peer")
         room = self._room_nbytes - self._in_flight
         if room <= 0:
