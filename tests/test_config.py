@@ -60,6 +60,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "reconnect_initial_backoff_millis": {"1": 1, "200": 200},
     "reconnect_max_backoff_millis": {"1": 1, "200": 200},
     "close_flush_timeout_millis": {"0": 0, "-1": -1, "+7": 7, "60000": 60_000},
+    "request_durable_ack": {"on": True, "off": False, "true": True},
+    "durable_ack_keepalive_interval_millis": {"0": 0, "-1": -1, "50": 50},
+    "half_open_timeout_millis": {"0": 0, "1": 1, "60000": 60_000},
     "max_frame_rejections": {"1": 1, "10": 10},
     "poison_min_escalation_window_millis": {"0": 0, "10": 10},
     "catch_up_cap_gap_min_escalation_window_millis": {"0": 0, "300000": 300_000},
@@ -113,6 +116,9 @@ BAD: dict[str, tuple[str, ...]] = {
     "reconnect_initial_backoff_millis": ("0", "-1", *_NOT_MILLIS),
     "reconnect_max_backoff_millis": ("0", "-1", *_NOT_MILLIS),
     "close_flush_timeout_millis": ("off", "--1", "- 1", *_NOT_MILLIS),
+    "request_durable_ack": ("1", "yes"),
+    "durable_ack_keepalive_interval_millis": ("off", *_NOT_MILLIS),
+    "half_open_timeout_millis": ("-1", "off", *_NOT_MILLIS),
     "max_frame_rejections": ("0", "-1", *_NOT_COUNT),
     "poison_min_escalation_window_millis": ("-1", *_NOT_MILLIS),
     "catch_up_cap_gap_min_escalation_window_millis": ("-1", "off", *_NOT_MILLIS),
@@ -234,6 +240,9 @@ def test_defaults_cfg_05() -> None:
         reconnect_initial_backoff_millis=100,
         reconnect_max_backoff_millis=5_000,
         close_flush_timeout_millis=5_000,
+        request_durable_ack=False,
+        durable_ack_keepalive_interval_millis=200,
+        half_open_timeout_millis=60_000,
         max_frame_rejections=4,
         poison_min_escalation_window_millis=5_000,
         cap_gap_window_millis=300_000,
@@ -324,7 +333,7 @@ def test_foreign_keys_are_read_past() -> None:
     assert not IGNORED & {name for key in KEYS for name in (key.name, *key.aliases)}
 
 
-@pytest.mark.parametrize("key", ["bogus", "request_durable_ack"])
+@pytest.mark.parametrize("key", ["bogus", "sf_bogus_millis"])
 def test_unknown_keys_are_named(key: str) -> None:
     for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
         with pytest.raises(ConfigError, match=f"^unknown configuration key: {key}$") as caught:

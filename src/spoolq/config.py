@@ -70,6 +70,9 @@ class SenderConfig:
     reconnect_initial_backoff_millis: int
     reconnect_max_backoff_millis: int
     close_flush_timeout_millis: int
+    request_durable_ack: bool
+    durable_ack_keepalive_interval_millis: int
+    half_open_timeout_millis: int
     max_frame_rejections: int
     poison_min_escalation_window_millis: int
     cap_gap_window_millis: int

@@ -114,6 +114,10 @@ class RoleMismatchError(ConnectError):
     """Every endpoint answered 421: none of them takes writes now."""
 
 
+class DurableAckError(ConnectError):
+    """Every endpoint is there and none grants the durable acks that ``request_durable_ack`` asks for."""
+
+
 class ServerRejection(SpoolqError):
     """The server refused a frame and the policy is terminal; the sender has stopped.
 

@@ -35,6 +35,12 @@ GEOHASH_BITS_MAX: Final = 60
 ERROR_TEXT_BYTES_MAX: Final = 1_024
 RESPONSE_BYTES_MAX: Final = 16 << 20  # an OK for 65,535 tables with the longest names has 9 MB
 
+# --- durable acks (behaviour.md 4.4): the reference server has 10,000 tables on a connection ---------
+DURABLE_TABLES_MAX: Final = 65_536
+DURABLE_NAMES_LENGTH_MAX: Final = 16 << 20
+DURABLE_WAITING_MAX: Final = 65_536  # OKs and their entries that wait; above it OKs are put together
+SEQ_TXN_TABLES_MAX: Final = 10_000  # tables of which the highest transaction is kept
+
 # --- upgrade (wire.md 1.2; the bounds are the Rust core's) ----------------------------------------
 RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10
 RESPONSE_LINE_BYTES_MAX: Final = 8 << 10

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spoolq.events import ErrorEvent
     from spoolq.runtime.clock import Clock
     from spoolq.runtime.decisions import ErrorPolicy
-    from spoolq.runtime.reports import ConnectionListener, ErrorHandler
+    from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler
     from spoolq.spool.dead_letters import DeadLetter
     from spoolq.spool.report import RecoveryReport
 
@@ -44,8 +44,9 @@ class Sender:
     the one in ``QDB_CLIENT_CONF``.
 
     ``error_handler(ErrorEvent)`` is called for each refusal of the server and for the terminal error,
-    ``connection_listener(ConnectionEvent)`` for what happens to the connection; each on a thread of
-    its own, as things happen.  They may call into the sender, `close` included.
+    ``connection_listener(ConnectionEvent)`` for what happens to the connection,
+    ``progress_handler(acked_fsn)`` when that has risen, only the newest one while it is busy; each on a
+    thread of its own, as things happen.  They may call into the sender, `close` included.
 
     What a refused frame leads to (behaviour.md 6.2), the first answer counts: ``error_policy(ErrorEvent)``,
     called on a thread of its own for at most 5 s, gives the name of a policy, or None for
@@ -70,6 +71,7 @@ class Sender:
         connection_listener: ConnectionListener | None = None,
         error_policy: ErrorPolicy | None = None,
         category_policies: Mapping[str, str] | None = None,
+        progress_handler: ProgressHandler | None = None,
         **settings: Any,
     ) -> None:
         if host is not None:
@@ -85,6 +87,7 @@ class Sender:
             connection_listener,
             error_policy=error_policy,
             category_policies=category_policies,
+            progress_handler=progress_handler,
         )
 
     @classmethod
@@ -96,6 +99,7 @@ class Sender:
         connection_listener: ConnectionListener | None = None,
         error_policy: ErrorPolicy | None = None,
         category_policies: Mapping[str, str] | None = None,
+        progress_handler: ProgressHandler | None = None,
         **settings: Any,
     ) -> Self:
         """Opens a sender from a connect string such as ``ws::addr=localhost:9000;``; keywords add to it."""
@@ -106,6 +110,7 @@ class Sender:
             connection_listener,
             error_policy=error_policy,
             category_policies=category_policies,
+            progress_handler=progress_handler,
         )
         return sender
 
@@ -117,6 +122,7 @@ class Sender:
         connection_listener: ConnectionListener | None = None,
         error_policy: ErrorPolicy | None = None,
         category_policies: Mapping[str, str] | None = None,
+        progress_handler: ProgressHandler | None = None,
         **settings: Any,
     ) -> Self:
         """Opens a sender from the connect string in ``QDB_CLIENT_CONF``."""
@@ -127,6 +133,7 @@ class Sender:
             connection_listener,
             error_policy=error_policy,
             category_policies=category_policies,
+            progress_handler=progress_handler,
         )
         return sender
 
@@ -139,6 +146,7 @@ class Sender:
         *,
         error_policy: ErrorPolicy | None = None,
         category_policies: Mapping[str, str] | None = None,
+        progress_handler: ProgressHandler | None = None,
     ) -> None:
         self._engine = Engine(
             config,
@@ -146,6 +154,7 @@ class Sender:
             connection_listener=connection_listener,
             error_policy=error_policy,
             category_policies=category_policies,
+            progress_handler=progress_handler,
             clock=clock,
         )
         self._engine.open()
@@ -228,9 +237,30 @@ class Sender:
     def await_acked_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
         """Waits until the server has acknowledged ``fsn``; False when the time ran out first.
 
-        None waits without a limit, 0 or less only looks.  An FSN that is not published yet is waited
-        for.  Raises the latched terminal error, ClosedError when the sender closes meanwhile.
+        With ``request_durable_ack`` that is when it is durable, without when it is committed.  None
+        waits without a limit, 0 or less only looks.  An FSN that is not published yet is waited for.
+        Raises the latched terminal error, ClosedError when the sender closes meanwhile.
         """
+        return self._engine.await_acked(fsn, timeout_millis)
+
+    def await_ok_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
+        """Waits until the server has committed ``fsn`` to its WAL; else as `await_acked_fsn`.
+
+        The same as that, unless ``request_durable_ack`` is on.
+        """
+        return self._engine.await_ok(fsn, timeout_millis)
+
+    def await_durable_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
+        """Waits until ``fsn`` is in the server's object store; else as `await_acked_fsn`.
+
+        Raises ConfigError without ``request_durable_ack``: the server would not say.
+        """
+        if not self._engine.config.request_durable_ack:
+            raise ConfigError(
+                f"whether FSN {fsn} is durable is told only with request_durable_ack=on; "
+                "await_acked_fsn waits until the server has committed it",
+                key="request_durable_ack",
+            )
         return self._engine.await_acked(fsn, timeout_millis)
 
     def wait(self, timeout_millis: int = 0) -> None:
@@ -252,11 +282,14 @@ class Sender:
         return _fsn(self._engine.store.published_fsn)
 
     def ok_fsn(self) -> int | None:
-        """Newest frame the server has committed to its WAL; None before the first.  Never raises."""
-        return _fsn(self._engine.store.acked_fsn)
+        """Newest frame a server has committed to its WAL; None before the first.  Never raises."""
+        return _fsn(self._engine.ok_fsn)
 
     def acked_fsn(self) -> int | None:
-        """Newest frame the server has acknowledged; None before the first.  Never raises."""
+        """Newest frame that is the server's for good: committed, or durable with ``request_durable_ack``.
+
+        None before the first.  Never raises.
+        """
         return _fsn(self._engine.store.acked_fsn)
 
     def synced_fsn(self) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -13,13 +14,16 @@ from spoolq.errors import SpoolqError
 class SenderStats:
     """Counters since the sender was opened, and gauges of now.
 
-    FSNs are None while there is none.  ``total_frames_sent`` counts replays too;
+    FSNs are None while there is none; ``ok_fsn`` is above ``acked_fsn`` only with durable acks.
+    ``total_frames_sent`` counts replays too;
     ``total_frames_replayed`` the frames that were published before the connection they went out on
     was made, the first connection excepted.  ``total_reconnect_attempts`` counts every connection
     attempt after the first success.  ``outage_millis`` is how long there has been no connection,
     None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
     ``total_dead_letters`` counts the frames that were taken out of the queue and kept beside the slot.
     ``active_background_drainers`` are at work now; ``..._failed`` counts slots that were given up.
+    ``total_durable_acks`` counts the servers' answers of that kind, ``total_durable_trim_advances`` how
+    often one moved ``acked_fsn``; both stay 0 without ``request_durable_ack``.
 
     Syncs of frames to the disk (none with ``sf_durability=memory``): ``last_checkpoint`` is the time (UTC) of the
     last one that succeeded, ``checkpoint_failure`` what the last one failed with, None once one has succeeded;
@@ -29,6 +33,7 @@ class SenderStats:
     published_fsn: int | None
     acked_fsn: int | None
     synced_fsn: int | None
+    ok_fsn: int | None
     rows_buffered: int
     frames_unacked: int
     spool_bytes: int
@@ -37,6 +42,8 @@ class SenderStats:
     total_frames_sent: int
     total_frames_replayed: int
     total_acks: int
+    total_durable_acks: int
+    total_durable_trim_advances: int
     total_connect_attempts: int
     total_reconnect_attempts: int
     total_reconnects_succeeded: int
@@ -61,6 +68,16 @@ class SenderStats:
     total_background_drainers_succeeded: int
     total_background_drainers_failed: int
     last_terminal_error: SpoolqError | None
+    acked_seq_txns: Mapping[str, int] = field(repr=False, hash=False)
+    durable_seq_txns: Mapping[str, int] = field(repr=False, hash=False)
+
+    def highest_acked_seq_txn(self, table: str) -> int | None:
+        """Highest transaction of a table that an OK named; None: none did, or it is not among the first 10,000."""
+        return self.acked_seq_txns.get(table)
+
+    def highest_durable_seq_txn(self, table: str) -> int | None:
+        """Highest transaction of a table that is durable; None as above, always without ``request_durable_ack``."""
+        return self.durable_seq_txns.get(table)
 
 
 @dataclass(frozen=True, slots=True)

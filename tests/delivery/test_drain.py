@@ -8,7 +8,15 @@ import pytest
 
 from spoolq.delivery import drain, verdicts
 from spoolq.delivery.drain import Again, DrainLife, DrainOptions, End, Ended, Fail, Note, Outcome, Waiting
-from spoolq.errors import AuthError, ConnectError, ServerRejection, SlotRefusedError, SpoolqError, StorageError
+from spoolq.errors import (
+    AuthError,
+    ConnectError,
+    DurableAckError,
+    ServerRejection,
+    SlotRefusedError,
+    SpoolqError,
+    StorageError,
+)
 from spoolq.qwp.responses import ErrorFrame
 
 REFUSED = AuthError("ws-upgrade-failed: one refused the credentials", status=401)
@@ -134,6 +142,17 @@ def test_refused_credentials_fail_when_they_lasted_and_were_tried_three_times() 
     life.tell(Ended(REFUSED, 1), after=1)
     assert life.outcome is Outcome.FAILED
     assert life.failed.startswith(f"connecting: {REFUSED} [for {GIVE_UP} ms, 3 attempts]")
+
+
+def test_dua_06_durable_acks_that_are_not_granted_count_as_refused_credentials_do() -> None:
+    life = _Life()
+    missing = DurableAckError("no endpoint grants durable acks")
+    for after in (0, 1, GIVE_UP - 2):
+        life.tell(Ended(missing, 1), after=after)
+        assert life.outcome is None
+    life.tell(Ended(missing, 1), after=1)
+    assert life.outcome is Outcome.FAILED
+    assert life.failed.startswith(f"connecting: {missing} [for {GIVE_UP} ms, 4 attempts]")
 
 
 def test_two_refusals_are_not_enough_however_long_it_lasted() -> None:

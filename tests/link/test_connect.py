@@ -339,3 +339,25 @@ def test_heavy_modules_wait_for_their_first_use() -> None:
     code = "import sys, spoolq.link; print([name for name in ('ssl', 'websockets', 'http') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- durable acks (wire.md 1) --------------------------------------------------------------------------------
+
+
+def test_fov_05_durable_acks_are_asked_for_and_their_absence_is_a_failure_of_its_own(wake: int) -> None:
+    seen: list[bytes] = []
+
+    def talk(sock: socket.socket) -> None:
+        seen.append(request(sock))
+        grants = ["X-QWP-Durable-Ack: Enabled"] if len(seen) == 1 else ["X-QWP-Durable-Ack: disabled"][: len(seen) - 2]
+        sock.sendall(accepted(seen[-1], *grants))
+        wait_for_end(sock)
+
+    with Peer(talk) as peer:
+        connect(peer.endpoint, ConnectOptions(durable_ack=True), wake).close()
+        for _ in range(2):
+            failed = failure(peer.endpoint, wake, durable_ack=True)
+            assert failed.kind is Kind.DURABLE
+            assert failed.text == f"{peer.endpoint} does not grant durable acks"
+        connect(peer.endpoint, ConnectOptions(), wake).close()
+    assert [b"X-QWP-Request-Durable-Ack: true\r\n" in head for head in seen] == [True, True, True, False]

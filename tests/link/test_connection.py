@@ -266,3 +266,47 @@ def test_what_came_is_taken_while_the_error_of_a_send_is_handled() -> None:
         assert connection.receive() == [Close(1000, "")]
     connection.close()
     theirs.close()
+
+
+# --- PINGs of our own --------------------------------------------------------------------------------------
+
+
+def test_dua_05_a_ping_stands_between_whole_frames_and_one_waits_at_most(pair: Pair) -> None:
+    connection, peer = pair
+    filled(connection)
+    connection.queue_ping()
+    connection.queue_ping()
+    peer.sendall(b"\x89\x02hi")
+    connection.receive()
+    assert connection.unsent_messages() > 0
+    frames = decoded(read(peer, connection))
+    assert [opcode for opcode, _ in frames] == [2] * 40 + [10, 9]
+    assert frames[-1] == (9, b"")
+    assert not connection.wants_write
+
+
+def test_a_pong_counts_as_bytes_that_came_and_says_nothing_else(pair: Pair) -> None:
+    connection, peer = pair
+    peer.sendall(b"\x8a\x00")
+    assert connection.receive() == []
+    assert connection.received_nbytes == 2
+    assert not connection.wants_write
+
+
+def test_what_the_peer_has_not_confirmed_is_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        ours.setblocking(False)
+        connection = Connection(ours, UPGRADE)
+        assert connection.unacknowledged_nbytes() == 0
+        filled(connection, 200)
+        held = connection.unacknowledged_nbytes()
+        assert held > 0
+        taken = 0
+        while taken < held:
+            taken += len(theirs.recv(1 << 20))
+        assert connection.unacknowledged_nbytes() < held
+        connection.close()
+        theirs.close()
+        assert connection.unacknowledged_nbytes() == 0

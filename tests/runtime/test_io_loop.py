@@ -20,6 +20,7 @@ class EarlyClose:
     upgrade = Accepted(version=1, cap_nbytes=None, role="", durable_ack=False)
     unread = True
     wants_write = False
+    received_nbytes = 4
 
     def __init__(self) -> None:
         self.calls: list[str] = []

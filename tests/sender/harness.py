@@ -35,10 +35,12 @@ class StepClock(ManualClock):
     def __init__(self) -> None:
         super().__init__()
         self._polling: list[int | None] = []
+        self._polls = 0
 
     def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
         with self._lock:
             self._polling = [timeout_millis]
+            self._polls += 1
             self._lock.notify_all()
         try:
             if timeout_millis is not None and timeout_millis <= 1:
@@ -61,6 +63,27 @@ class StepClock(ManualClock):
                 return
             self.advance(1_000)
         raise AssertionError("the I/O thread does not fall asleep")
+
+    def nap(self) -> int | None:
+        """Blocks until the I/O thread waits longer than in its linger; for how long (None = no limit)."""
+        seen = -1
+
+        def polls_again() -> bool:
+            return bool(self._polling) and self._polls > seen
+
+        while True:
+            with self._lock:
+                assert self._lock.wait_for(polls_again, TIMEOUT_SECONDS), "nobody polls"
+                seen, timeout = self._polls, self._polling[0]
+            if timeout is None or timeout > 1:
+                return timeout
+            self.advance(60)
+
+    def tick(self) -> None:
+        """Lets the time pass that the I/O thread waits for."""
+        timeout = self.nap()
+        assert timeout is not None, "it waits for no time"
+        self.advance(timeout)
 
     def wait_for_wait(self, due_in_millis: int) -> None:
         """Blocks until a thread waits on a condition for that long from now."""
@@ -145,6 +168,8 @@ def open_sender(
 ) -> Sender:
     """A sender on a server (or on a connect string), on the clock of the test when there is one."""
     conf = server if isinstance(server, str) else server.conf
+    if clock is not None:
+        base += "half_open_timeout_millis=0;"  # a clock that a test moves says nothing about how long a server takes
     settings = {item.partition("=")[0]: item for item in (base + extra).split(";") if item}  # the last one counts
     sender = Sender.__new__(Sender)
     sender._open(parse(conf + ";".join([*settings.values(), ""])), handler, listener, clock, **arguments)

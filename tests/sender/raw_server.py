@@ -39,8 +39,8 @@ class RawServer:
             self.socket.close()
         self._listener.close()
 
-    def accept(self) -> None:
-        """The next connection; the one before is closed."""
+    def accept(self, *headers: str) -> None:
+        """The next connection, answered with these headers too; the one before is closed."""
         if self.socket is not None:
             self.socket.close()
         self.socket, _ = self._listener.accept()
@@ -57,6 +57,7 @@ class RawServer:
             "Connection: Upgrade",
             f"Sec-WebSocket-Accept: {accept}",
             "X-QWP-Version: 1",
+            *headers,
         ]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
 

@@ -187,6 +187,22 @@ def test_drainers_use_the_senders_credentials(tmp_path: Path) -> None:
         assert numbers(server) == [1]
 
 
+def test_dua_06_drainers_ask_for_durable_acks_as_their_sender_does(tmp_path: Path) -> None:
+    abandon(tmp_path, "dead", 1)
+    scripts = [Script(), Script(no_durable_ack=True), Script()]
+    on = "request_durable_ack=on;durable_ack_keepalive_interval_millis=5;"
+    with QwpServer(durable_ack=True, durable_ack_delay_millis=20, script=scripts) as server:
+        with open_sender(server, tmp_path, on) as sender:
+            server.wait_for_rows("t", 1)
+            server.wait_for(lambda: server.connections[1].pings >= 2)  # it is committed, and asked about
+            (status,) = sender.background_drainers()
+            assert (status.acked_fsn, status.outcome) == (None, None)
+            server.drop_connections()
+            assert wait_for_outcomes(sender) == {"dead": "success"}
+        assert numbers(server) == [1, 1]
+        assert all(record.header("X-QWP-Request-Durable-Ack") == "true" for record in server.connections)
+
+
 def test_orp_08_close_lets_a_drainer_finish_and_clean_up(tmp_path: Path) -> None:
     abandon(tmp_path, "dead", 1)
     with QwpServer() as server:

@@ -249,7 +249,7 @@ def test_FRK_01_a_forked_child_gets_an_error_from_every_call_and_the_parent_goes
         put(sender, 2)
     assert numbers(server) == [0, 1, 2]
     assert len(server.connections) == 1, "the child did not touch the connection"
-    assert server.connections[0].closed_by == "client_close"
+    server.wait_for(lambda: server.connections[0].closed_by == "client_close")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

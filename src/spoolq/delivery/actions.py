@@ -39,6 +39,18 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """Everything up to ``fsn`` is committed by the server, and not durable yet; only with durable acks."""
+
+    fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Send a PING, behind what is queued."""
+
+
+@dataclass(frozen=True, slots=True)
 class Disconnect:
     """Close the connection; nothing of it is to be told any more."""
 
@@ -125,4 +137,6 @@ class Warn:
     text: str
 
 
-Action = Connect | SendRun | Settle | Disconnect | SetTimer | Latch | Report | Warn | Decide | SaveLetter
+Action = (
+    Connect | SendRun | Settle | Committed | Ping | Disconnect | SetTimer | Latch | Report | Warn | Decide | SaveLetter
+)

@@ -18,7 +18,7 @@ out, in order.  The delivery machine decides how an attempt goes; here it is dec
 |-------------------------------------------------------|-------------------------------------------|
 | a rejection whose policy is terminal, a frame that is | ``.failed``, FAILED: the server's verdict |
 | above the cap of every endpoint                       | on a stored frame                         |
-| credentials refused                                   | ``.last_error``, again after a pause; (*) |
+| credentials refused, durable acks not granted         | ``.last_error``, again after a pause; (*) |
 | the outage budget is used up                          | the same                                  |
 | an answer that breaks the protocol, anything else     | ``.last_error``, again after a pause;     |
 |                                                       | with an outage budget (*)                 |
@@ -39,7 +39,7 @@ from typing import Final
 
 from spoolq.delivery import verdicts
 from spoolq.delivery.backoff import Backoff
-from spoolq.errors import AuthError, ConnectError, ServerRejection, SpoolqError
+from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError
 
 GIVE_UP_ATTEMPTS_MIN: Final = 3  # ours.md 20 c
 
@@ -217,7 +217,7 @@ class DrainLife:
         if isinstance(error, ServerRejection) and error.category != "protocol_violation":
             self._fail("sending", str(error), "Correct the table, the server's limits or the rows first.")
             return
-        if isinstance(error, AuthError):
+        if isinstance(error, AuthError | DurableAckError):
             if self._refused_millis is None:
                 self._refused_millis = self._now
             self._refusals += 1

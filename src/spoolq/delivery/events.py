@@ -22,6 +22,7 @@ class FailureKind(Enum):
     AUTH = "auth"  # 401, 403: terminal for the whole list
     ROLE = "role"  # 421 with a role
     STATUS = "status"  # any other HTTP status
+    DURABLE = "durable"  # the upgrade is complete, and durable acks were asked for and not granted
     CAP = "cap"  # connected, but an entry of the dictionary is above its cap: closed again, nothing sent
 
 
@@ -157,6 +158,16 @@ class TimerDue:
     """The time of the last `SetTimer` has come."""
 
 
+@dataclass(frozen=True, slots=True)
+class PulseDue:
+    """The time of `Delivery.pulse_due_millis` has come.
+
+    ``heard_millis``: when the peer of this connection last gave a sign of life.
+    """
+
+    heard_millis: int
+
+
 Event = (
     Begin
     | Connected
@@ -175,4 +186,5 @@ Event = (
     | LetterSaved
     | LetterFailed
     | TimerDue
+    | PulseDue
 )

@@ -32,6 +32,10 @@ The log is told to settle only what was handed to the socket whole.  A rejection
 policy is drop and the frame has become a dead letter.  The connection is left before the resolver is asked or
 a letter made: what it still says is not heard, and the next one begins with a catch-up that registers the
 symbols of a dropped frame (ours.md 22).
+
+With durable acks an OK settles nothing either: it moves ``ok_fsn``, and the frames are settled when they
+are durable (`durable`).  Replay, pauses and the budget go by what is settled; a rejection and a strike
+concern the first frame without an OK on this connection.
 """
 
 from __future__ import annotations
@@ -46,11 +50,13 @@ from spoolq.delivery import events, policy, verdicts
 from spoolq.delivery.acks import WireMap
 from spoolq.delivery.actions import (
     Action,
+    Committed,
     Connect,
     ConnectionEvent,
     Decide,
     Disconnect,
     Latch,
+    Ping,
     Report,
     SaveLetter,
     SendRun,
@@ -60,15 +66,17 @@ from spoolq.delivery.actions import (
 )
 from spoolq.delivery.backoff import Backoff
 from spoolq.delivery.cap_gap import CapGap
+from spoolq.delivery.durable import DurableAcks, SeqTxns, TooManyTables, joined
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.hosts import Hosts, HostState
 from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
 from spoolq.delivery.policy import Refusal
+from spoolq.delivery.pulse import Pulse
 from spoolq.errors import SpoolqError
 from spoolq.printable import printable
 from spoolq.qwp.layout import Status
-from spoolq.qwp.responses import ErrorFrame, Ok
+from spoolq.qwp.responses import DurableAck, Entries, ErrorFrame, Ok
 
 RUN_FRAMES_MAX: Final = 4_096
 RUN_NBYTES_MAX: Final = 1 << 20
@@ -102,6 +110,8 @@ class DeliveryOptions:
     long every endpoint must have been too small for the head, ``cap_gaps_min`` how often one must have been
     found to be.  ``outage_budget_millis``: how long frames wait without any acknowledgement, 0 = for ever.
     ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.
+    ``durable_ack``: frames are settled by durable acks; ``durable_keepalive_millis`` and
+    ``half_open_millis``: see `pulse`, 0 or less = off.
     """
 
     endpoints: tuple[str, ...]
@@ -116,6 +126,9 @@ class DeliveryOptions:
     renewable_token: bool = False
     can_drop: bool = False
     decide_millis: int | None = None
+    durable_ack: bool = False
+    durable_keepalive_millis: int = 0
+    half_open_millis: int = 0
 
 
 class State(Enum):
@@ -134,7 +147,9 @@ class Delivery:
     """The machine of one sender.
 
     Readable: ``state``, ``was_ever_connected`` (sticky), ``attempts`` (all connects tried),
-    ``reconnects_succeeded``, ``outage_since_millis`` (None while connected), ``mirror_needed``.
+    ``reconnects_succeeded``, ``outage_since_millis`` (None while connected), ``mirror_needed``;
+    ``ok_fsn``, the newest frame a server has committed; ``durable_acks`` and ``durable_advances``, the
+    answers of that kind and how often they settled something; ``acked_txns`` and ``durable_txns``.
     """
 
     def __init__(self, options: DeliveryOptions, log: FrameLog, rng: Random) -> None:
@@ -153,7 +168,10 @@ class Delivery:
         self._caps: dict[int, int | None] = {}
         self._wire = WireMap(0, 0)
         self._sending = False
-        self._pending_ok: int | None = None
+        self._answered = self._acked  # newest frame with an OK on this connection
+        self._durable: DurableAcks | None = None
+        self._pulse = Pulse(options.durable_keepalive_millis, max(0, options.half_open_millis))
+        self._pending_ok: Ok | None = None
         self._too_large: events.FrameTooLarge | None = None
         self._progressed = False
         self._connected_at = 0
@@ -168,6 +186,7 @@ class Delivery:
         self._one_round = False
         self._outcomes: list[tuple[int, str]] = []
         self._by_role = False
+        self._without_durable: set[int] = set()
         self._retry_after = 0
         self._attempt = 0
         self._round = 0
@@ -177,11 +196,22 @@ class Delivery:
         self.outage_since_millis: int | None = None
         self.attempts = 0
         self.reconnects_succeeded = 0
+        self.ok_fsn = self._acked
+        self.durable_acks = 0
+        self.durable_advances = 0
+        self.acked_txns = SeqTxns()
+        self.durable_txns = SeqTxns()
 
     @property
     def mirror_needed(self) -> bool:
         """Whether a connection has to begin with a catch-up: frames that named symbols may be gone."""
         return self.was_ever_connected or self._acked >= 0
+
+    def pulse_due_millis(self, heard_millis: int) -> int | None:
+        """When `PulseDue` has to be told, as it looks now; ``heard_millis`` as there.  None: never."""
+        if self.state is not State.CONNECTED:
+            return None
+        return self._pulse.due_millis(waits=self._waits, asks=self._asks, heard_millis=heard_millis)
 
     def handle(self, event: Event, now_millis: int) -> list[Action]:
         """Takes one event; the actions it leads to, in order."""
@@ -234,6 +264,7 @@ class Delivery:
             self._hosts.new_round()
             self._outcomes = []
             self._by_role = False
+            self._without_durable.clear()
             self._retry_after = 0
             self._round += 1
         self._try_next()
@@ -261,6 +292,9 @@ class Delivery:
         self._bound = index
         self._caps[index] = event.cap_nbytes
         self._wire = WireMap(self._acked + 1, event.catch_up, self._log.unsent)
+        self._answered = self._acked
+        self._durable = DurableAcks(self._acked) if self._options.durable_ack else None
+        self._pulse.begin(self._now)
         self._sending = False
         self._pending_ok = None
         self._too_large = None
@@ -299,6 +333,9 @@ class Delivery:
         elif event.kind is FailureKind.CAP:
             state = HostState.TOPOLOGY_REJECT
             self._caps[self._endpoint] = event.cap_nbytes
+        elif event.kind is FailureKind.DURABLE:
+            state = HostState.TOPOLOGY_REJECT
+            self._without_durable.add(self._endpoint)
         self._hosts.failed(self._endpoint, state)
         self._outcomes.append((self._endpoint, printable(event.text)))
         self._retry_after = max(self._retry_after, event.retry_after_millis or 0)
@@ -313,6 +350,9 @@ class Delivery:
         """Every endpoint was tried once: pause, or give up when there was to be one round."""
         outcomes = self._outcomes_text()
         self._report_connection("all_endpoints_unreachable", None, outcomes)
+        if len(self._without_durable) == len(self._options.endpoints):
+            self._fail(verdicts.no_durable_acks(outcomes))
+            return
         if self._one_round:
             self._give_up()
             return
@@ -372,8 +412,11 @@ class Delivery:
                 self._sending = False
                 self._too_large = event
                 self._leave_too_small()
-            case events.Answered(Ok(sequence)):
-                self._ok(sequence)
+            case events.Answered(Ok() as ok):
+                self.acked_txns.rise(ok.entries)
+                self._ok(ok)
+            case events.Answered(DurableAck(entries)):
+                self._durable_ack(entries)
             case events.Answered(ErrorFrame() as rejection):
                 self._rejected(rejection)
             case events.Undecodable(text):
@@ -385,10 +428,14 @@ class Delivery:
                 self._peer_closed(code, reason)
             case events.Lost(text):
                 self._reconnect(text)
+            case events.PulseDue(heard_millis):
+                self._beat(heard_millis)
 
     def _pump(self) -> None:
         next_fsn = self._past_unsent(self._wire.sent_fsn) + 1
         if not self._sending and self._too_large is None and next_fsn <= self._log.published_fsn:
+            if not self._waits:
+                self._pulse.owed(self._now)
             self._sending = True
             cap = self._caps[self._endpoint]
             self._actions.append(SendRun(next_fsn, RUN_FRAMES_MAX, RUN_NBYTES_MAX, cap))
@@ -405,17 +452,52 @@ class Delivery:
 
     def _sent_up_to(self, fsn: int) -> None:
         self._wire.sent_fsn = max(self._wire.sent_fsn, fsn)
+        self._pulse.went_out(self._now)
         if self._pending_ok is not None:
             pending, self._pending_ok = self._pending_ok, None
             self._ok(pending)
 
-    def _ok(self, sequence: int) -> None:
-        fsn, sent = self._wire.fsn_of(sequence), self._wire.sent_fsn
+    def _ok(self, ok: Ok) -> None:
+        fsn, sent = self._wire.fsn_of(ok.sequence), self._wire.sent_fsn
         if fsn > sent and self._sending:  # it may have overtaken the end of its own send: looked at again then
-            self._pending_ok = max(sequence, self._pending_ok or 0)
+            self._pending_ok = joined(self._pending_ok, ok)
         elif fsn > sent:
-            self._warn_clamped(f"an OK for message {sequence}", fsn)
-        self._settle(min(fsn, sent))
+            self._warn_clamped(f"an OK for message {ok.sequence}", fsn)
+        if self._durable is None:
+            self._settle(min(fsn, sent))
+        else:
+            self._committed(self._durable, min(fsn, sent), ok.entries)
+
+    def _committed(self, durable: DurableAcks, fsn: int, entries: Entries) -> None:
+        """An OK while only durable acks settle."""
+        if not self._asks:
+            self._pulse.went_out(self._now)  # from now on there is something to ask for
+        self._answered = max(self._answered, fsn)
+        if fsn > self.ok_fsn:
+            self.ok_fsn = fsn
+            self._poison.progressed()  # no connection has come so far before
+            self._actions.append(Committed(fsn))
+        try:
+            durable.ok(fsn, entries)
+        except TooManyTables as error:
+            self._strike(f"an answer cannot be taken: {error}", None)
+            return
+        self._settle(durable.fsn)
+
+    def _durable_ack(self, entries: Entries) -> None:
+        """Ignored when nobody asked for it (behaviour.md 4.4)."""
+        durable = self._durable
+        if durable is None:
+            return
+        self.durable_acks += 1
+        self.durable_txns.rise(entries)
+        try:
+            durable.durable(entries)
+        except TooManyTables as error:
+            self._strike(f"an answer cannot be taken: {error}", None)
+            return
+        self.durable_advances += durable.fsn > self._acked
+        self._settle(durable.fsn)
 
     def _settle(self, fsn: int) -> None:
         if fsn <= self._acked:
@@ -428,6 +510,8 @@ class Delivery:
     def _settled(self, fsn: int) -> None:
         """The head is another frame now."""
         self._acked = self._past_unsent(fsn)
+        self._answered = max(self._answered, self._acked)
+        self.ok_fsn = max(self.ok_fsn, self._acked)
         self._not_writable = 0
         self._poison.progressed()
         self._cap_gap.progressed()
@@ -447,16 +531,16 @@ class Delivery:
         bound = self._wire.sent_fsn
         if self._sending:  # any frame of the run under way may be there already
             bound = min(bound + RUN_FRAMES_MAX, self._log.published_fsn)
-        answered = self._acked
+        answered = self._answered
         if self._pending_ok is not None:
-            answered = max(answered, self._wire.fsn_of(self._pending_ok))
+            answered = max(answered, self._wire.fsn_of(self._pending_ok.sequence))
         named = fsn
         if fsn > bound:
             self._warn_clamped(f"a rejection of message {rejection.sequence}", fsn)
             fsn = bound
         elif fsn > answered + 1:
             category = policy.category_of(rejection.status)
-            self._fail(verdicts.skipped(self._name, category, rejection, self._acked + 1, fsn))
+            self._fail(verdicts.skipped(self._name, category, rejection, self._answered + 1, fsn))
             return
         # Nothing but the very frame that was named may be dropped: settling it settles all before it.
         exact = named == fsn == self._acked + 1 and fsn <= self._wire.sent_fsn
@@ -541,13 +625,32 @@ class Delivery:
 
     def _strike(self, why: str, rejection: ErrorFrame | None, state: HostState = HostState.TRANSPORT_ERROR) -> None:
         """Drops the connection; counted against the frame at the head when it can be its fault."""
-        head = self._acked + 1
+        head = self._answered + 1
         if not self._sent_anything or head > self._log.published_fsn:
             self._reconnect(why, state)
         elif self._poison.strike(self._now):
             self._fail(verdicts.poisoned(self._name, head, self._poison.strikes, why, rejection))
         else:
             self._reconnect(why, state, self._backoff.paced_millis(self._poison.strikes))
+
+    # -- is anybody there ----------------------------------------------------------------------
+    @property
+    def _waits(self) -> bool:
+        """Whether frames of this connection wait for their end."""
+        return self._sending or self._past_unsent(self._wire.sent_fsn) > self._acked
+
+    @property
+    def _asks(self) -> bool:
+        """Whether the server owes durable acks that it will give only when asked."""
+        return self._answered > self._acked and not self._sending
+
+    def _beat(self, heard_millis: int) -> None:
+        what = self._pulse.beat(self._now, waits=self._waits, asks=self._asks, heard_millis=heard_millis)
+        if what == "ping":
+            self._actions.append(Ping())
+        elif what == "lost":
+            silent = self._pulse.silent_millis(self._now, heard_millis)
+            self._reconnect(f"nothing came for {silent} ms, no answer to a PING either, while frames wait for one")
 
     # -- a frame above the cap -----------------------------------------------------------------
     def _leave_too_small(self) -> None:
@@ -580,6 +683,7 @@ class Delivery:
         self._hosts.lost(self._endpoint, state)
         self._outcomes = [(self._endpoint, why)]
         self._by_role = False
+        self._without_durable.clear()
         self._retry_after = 0
         self._attempt, self._round = 0, 1
         self.outage_since_millis = self._now

@@ -7,7 +7,15 @@ happened, and what to do; `event_of` is the same for the handlers (behaviour.md 
 from __future__ import annotations
 
 from spoolq.delivery.actions import ServerErrorEvent
-from spoolq.errors import AuthError, ConnectError, RoleMismatchError, ServerRejection, SpoolqError, StorageError
+from spoolq.errors import (
+    AuthError,
+    ConnectError,
+    DurableAckError,
+    RoleMismatchError,
+    ServerRejection,
+    SpoolqError,
+    StorageError,
+)
 from spoolq.printable import printable
 from spoolq.qwp.responses import ErrorFrame
 
@@ -124,6 +132,14 @@ def no_connection(outcomes: str, tag: str | None, by_role: bool) -> ConnectError
     else:
         text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall"
     return (RoleMismatchError if by_role else ConnectError)(text if tag is None else f"{tag}: {text}", tag=tag)
+
+
+def no_durable_acks(outcomes: str) -> DurableAckError:
+    """Every endpoint of a round lacks them (behaviour.md D-19)."""
+    return DurableAckError(
+        f"request_durable_ack=on, and no endpoint grants durable acks: {outcomes}; they need a server with "
+        "replication to an object store: switch it on there, or leave the setting out, then open a new sender"
+    )
 
 
 def event_of(error: SpoolqError, first_fsn: int, last_fsn: int) -> ServerErrorEvent:

@@ -51,6 +51,7 @@ class Kind(Enum):
     ROLE = "role"
     STATUS = "status"
     HANDSHAKE = "handshake"
+    DURABLE = "durable"
     CANCELLED = "cancelled"
 
 
@@ -80,7 +81,7 @@ class ConnectOptions:
 
     ``upgrade_millis``: until the response is read.  ``tls`` None is plain ``ws``.  ``authorization`` is the
     whole header, see `authorization`; ``token_provider`` is asked for the bearer token of each connection
-    instead.
+    instead.  ``durable_ack`` asks for durable acks; an endpoint that does not grant them is a failure.
     """
 
     authorization: str | None = field(default=None, repr=False)
@@ -89,6 +90,7 @@ class ConnectOptions:
     upgrade_millis: int = 15_000
     tls: TlsOptions | None = None
     tls_millis: int = 5_000
+    durable_ack: bool = False
 
 
 def authorization(username: str | None, password: str | None, token: str | None) -> str | None:
@@ -248,6 +250,8 @@ def _upgrade(sock: socket.socket, endpoint: Endpoint, options: ConnectOptions, l
         if status != 101:
             raise _refused(status, headers, _body(sock, headers, rest, limit), endpoint)
         accepted = upgrade.accepted(headers, key)
+        if options.durable_ack and not accepted.durable_ack:
+            raise ConnectFailure(Kind.DURABLE, f"{endpoint} does not grant durable acks")
     except upgrade.BadUpgrade as error:
         raise ConnectFailure(Kind.HANDSHAKE, f"{endpoint}: {error}") from None
     except OSError as error:
@@ -269,6 +273,8 @@ def _request(endpoint: Endpoint, options: ConnectOptions, key: str) -> bytes:
     ]
     if options.authorization is not None:
         lines.append(f"Authorization: {options.authorization}")
+    if options.durable_ack:
+        lines.append(f"{upgrade.REQUEST_DURABLE_ACK}: true")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 

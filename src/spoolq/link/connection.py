@@ -4,6 +4,7 @@ Owned by the I/O thread; `abort` may be called from any thread and makes every c
 
 ```
 queue_run / queue_message   behind what is queued already
+queue_ping                  the same; one PING waits at most
 flush                       until True, or until the socket is full; then again when it takes more
 receive                     when the socket is readable, and once at the beginning (`unread`)
 close                       at the end, also after an error
@@ -11,8 +12,8 @@ close                       at the end, also after an error
 Before the answers of a `receive` are looked at while a `flush` is not done, `unsent_messages` says
 how much of what is queued the peer cannot have whole.
 
-Outgoing control frames stand between whole data frames, never inside one.  A PONG waits for what is
-queued; while one waits a newer one takes its place (RFC 6455 5.5.3 allows to answer only the last
+Outgoing control frames stand between whole data frames, never inside one.  PONG and PING wait for what is
+queued; while a PONG waits a newer one takes its place (RFC 6455 5.5.3 allows to answer only the last
 PING), so that a flood of PINGs grows nothing.  The pump of a later issue does `queue_run`, `flush`
 and the counting of OKs without the GIL, in the place of these calls.
 """
@@ -32,7 +33,7 @@ from spoolq.link.masking import BINARY, MaskKeys, frame, pack_run
 from spoolq.qwp.upgrade import Accepted
 from spoolq.spool import Run
 
-_CLOSE, _PONG = 0x88, 0x8A
+_CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
 _RECEIVE_NBYTES: Final = 1 << 16
 _RECEIVES_MAX: Final = 16  # a chattering peer must not keep the thread from sending
 _SEND_NBYTES: Final = 1 << 20
@@ -60,6 +61,9 @@ class Connection:
         self._out = bytearray()
         self._sent = 0
         self._pong: bytes | None = None
+        self._ping = False
+        #: Bytes that came from the peer.
+        self.received_nbytes = 0
         self._lock = threading.Lock()  # `abort` must not meet a descriptor that `close` gave back
         self._closed = False
 
@@ -70,7 +74,7 @@ class Connection:
     @property
     def wants_write(self) -> bool:
         """Whether something is queued."""
-        return self._sent < len(self._out) or self._pong is not None
+        return self._sent < len(self._out) or self._pong is not None or self._ping
 
     @property
     def unread(self) -> bool:
@@ -88,6 +92,10 @@ class Connection:
         """Queues one binary message."""
         self._out += frame(BINARY, payload, self._keys.next())
 
+    def queue_ping(self) -> None:
+        """Queues an empty PING (wire.md 6.5)."""
+        self._ping = True
+
     def unsent_messages(self) -> int:
         """How many queued messages have not been handed to the socket whole."""
         count, offset, out = 0, 0, self._out
@@ -100,6 +108,15 @@ class Connection:
             count += binary and offset > self._sent
         return count
 
+    def unacknowledged_nbytes(self) -> int:
+        """What the system holds of what was sent because the peer's TCP has not confirmed it; 0 when unknown."""
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import fcntl  # not on every platform, and seldom needed
+            import termios
+
+            return int.from_bytes(fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return 0
+
     def flush(self) -> bool:
         """Sends what the socket takes; True when nothing is left.  Raises OSError."""
         while self.wants_write:
@@ -110,6 +127,9 @@ class Connection:
             if self._pong is not None:
                 self._out += frame(_PONG, self._pong, self._keys.next())
                 self._pong = None
+            if self._ping:
+                self._out += frame(_PING, b"", self._keys.next())
+                self._ping = False
         return True
 
     def _send_out(self) -> bool:
@@ -140,6 +160,7 @@ class Connection:
             if not data:
                 found.append(Lost("the server ended the connection without a CLOSE"))
                 break
+            self.received_nbytes += len(data)
             found += self._take(data)
             if len(data) < _RECEIVE_NBYTES and not self._encrypted:  # TLS gives a record at a time, whole
                 break
@@ -162,7 +183,7 @@ class Connection:
                 with contextlib.suppress(OSError):
                     self._socket.send(frame(_CLOSE, struct.pack(">H", code), self._keys.next()))
             self._out.clear()
-            self._rest, self._pong, self._sent = b"", None, 0
+            self._rest, self._pong, self._ping, self._sent = b"", None, False, 0
             self._socket.close()
 
     def abort(self) -> None:

@@ -40,7 +40,7 @@ from spoolq.runtime.keeper import Keeper
 from spoolq.runtime.letters import Letters
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
-from spoolq.runtime.reports import ConnectionListener, ErrorHandler, Reports
+from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
 from spoolq.stats import DrainerStatus, SenderStats
@@ -64,6 +64,7 @@ class Engine:
         connection_listener: ConnectionListener | None = None,
         error_policy: ErrorPolicy | None = None,
         category_policies: Mapping[str, str] | None = None,
+        progress_handler: ProgressHandler | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -81,6 +82,7 @@ class Engine:
             self._names,
             error_handler=error_handler,
             connection_listener=connection_listener,
+            progress_handler=progress_handler,
             error_capacity=config.error_inbox_capacity,
             connection_capacity=config.connection_listener_inbox_capacity,
         )
@@ -172,7 +174,8 @@ class Engine:
             settings.connect_options(config, self._tls, default_millis),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
-            on_settled=self.progress.advanced,
+            on_settled=self._settled,
+            on_committed=self.progress.advanced,
             on_latched=self._latched,
             on_report=self._report,
             on_cap=self._cap_known,
@@ -256,6 +259,10 @@ class Engine:
         if self.config.auto_flush_bytes:
             trigger = min(trigger, self.config.auto_flush_bytes, int(limits.BYTE_TRIGGER_RATIO * frame))
         self.rows.byte_trigger = trigger
+
+    def _settled(self) -> None:
+        self.progress.advanced()
+        self.reports.progressed(self.store.acked_fsn)
 
     def _latched(self, latch: actions.Latch) -> None:
         if self.progress.fail(latch.error):
@@ -412,6 +419,15 @@ class Engine:
         self._published()  # an interrupt may have kept the flush from waking the loop
         return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
 
+    @property
+    def ok_fsn(self) -> int:
+        """Newest frame that a server has committed; above ``acked_fsn`` only with durable acks."""
+        return max(self.machine.ok_fsn, self.store.acked_fsn)
+
+    def await_ok(self, fsn: int, timeout_millis: int | None) -> bool:
+        """Waits until a server has committed ``fsn``; see `Progress.wait_until`."""
+        return self.progress.wait_until(lambda: self.ok_fsn >= fsn, timeout_millis)
+
     def await_all(self, stall_millis: int | None) -> None:
         """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
         target = self.store.published_fsn
@@ -426,8 +442,10 @@ class Engine:
     def delivery_timeout(self, what: str, then: str) -> DeliveryTimeout:
         """The error for frames that are still unacked; ``then`` says what becomes of them."""
         published, acked = self.store.published_fsn, self.store.acked_fsn
+        behind = self.ok_fsn - acked
+        durable = f", {behind} of them committed and not durable yet" if behind > 0 else ""
         return DeliveryTimeout(
-            f"{what}: FSN {acked} is acked, {published} published, {published - acked} frames wait "
+            f"{what}: FSN {acked} is acked, {published} published, {published - acked} frames wait{durable} "
             f"({self._describe_wire()}); {then}",
             published_fsn=published,
             acked_fsn=acked,
@@ -444,6 +462,7 @@ class Engine:
             published_fsn=None if store.published_fsn < 0 else store.published_fsn,
             acked_fsn=None if store.acked_fsn < 0 else store.acked_fsn,
             synced_fsn=None if store.synced_fsn < 0 else store.synced_fsn,
+            ok_fsn=None if self.ok_fsn < 0 else self.ok_fsn,
             rows_buffered=len(self.rows),
             frames_unacked=spool.frames_unacked,
             spool_bytes=spool.allocated_nbytes,
@@ -452,6 +471,8 @@ class Engine:
             total_frames_sent=loop.frames_sent if loop is not None else 0,
             total_frames_replayed=loop.frames_replayed if loop is not None else 0,
             total_acks=loop.acks if loop is not None else 0,
+            total_durable_acks=machine.durable_acks,
+            total_durable_trim_advances=machine.durable_advances,
             total_connect_attempts=machine.attempts,
             total_reconnect_attempts=loop.reconnect_attempts if loop is not None else 0,
             total_reconnects_succeeded=machine.reconnects_succeeded,
@@ -476,6 +497,8 @@ class Engine:
             total_background_drainers_succeeded=drained,
             total_background_drainers_failed=given_up,
             last_terminal_error=self.progress.error,
+            acked_seq_txns=machine.acked_txns.copy(),
+            durable_seq_txns=machine.durable_txns.copy(),
         )
 
     def background_drainers(self) -> list[DrainerStatus]:

@@ -37,6 +37,7 @@ _FAILURE: Final = {
     Kind.AUTH: events.FailureKind.AUTH,
     Kind.ROLE: events.FailureKind.ROLE,
     Kind.STATUS: events.FailureKind.STATUS,
+    Kind.DURABLE: events.FailureKind.DURABLE,
 }
 
 
@@ -44,7 +45,8 @@ class IoLoop:
     """See the module's text.
 
     ``catch_up(cap)`` gives the dictionary messages a new connection begins with; ``on_settled`` is
-    called after an acknowledgement reached the store, ``on_latched`` with a terminal error,
+    called after an acknowledgement reached the store, ``on_committed`` after an OK that settles nothing
+    yet (durable acks), ``on_latched`` with a terminal error,
     ``on_report`` with what the user's handlers may want to know, ``on_cap`` with a new endpoint's cap.
     ``save_letter`` makes a dead letter or raises StorageError; ``ask`` passes a question on, answered by `post`;
     both are for a machine that may drop and ask.
@@ -68,6 +70,7 @@ class IoLoop:
         on_cap: Callable[[int], None],
         save_letter: Callable[[actions.ServerErrorEvent], object] | None = None,
         ask: Callable[[actions.Decide], None] | None = None,
+        on_committed: Callable[[], None] = lambda: None,
         recovered: bool = False,
         connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] | None = None,
         on_warn: Callable[[str, str], None] | None = None,
@@ -80,6 +83,7 @@ class IoLoop:
         self._resolver = link.Resolver()
         self._catch_up = catch_up
         self._on_settled = on_settled
+        self._on_committed = on_committed
         self._on_latched = on_latched
         self._on_report = on_report
         self._on_cap = on_cap
@@ -99,6 +103,8 @@ class IoLoop:
         self._sending: tuple[int, int] | None = None
         self._timer_millis: int | None = None
         self._last_work_millis = clock.now_millis()
+        self._heard_millis = self._last_work_millis  # the last sign of life of the peer
+        self._unacknowledged_nbytes = 0
         self._told_fsn = -1
         self._throttles: dict[str, Throttle] = {}
         self._stopping = False
@@ -201,17 +207,29 @@ class IoLoop:
             self._timer_millis = None
             self._tell(events.TimerDue())
         if connection is not None and (mask := ready.get(connection.fileno())):
-            self._last_work_millis = now
             self._look_at(connection, mask)
+        self._beat(now)  # after what came has been heard
         if self._store.published_fsn > self._told_fsn and self._connection is not None:
             self._last_work_millis = now
             self._told_fsn = self._store.published_fsn
             self._tell(events.Published())
 
+    def _beat(self, now: int) -> None:
+        """Tells the machine when it has to ask whether the peer is still there."""
+        due = self.machine.pulse_due_millis(self._heard_millis)
+        if due is None or now < due or self._connection is None:
+            return
+        before, self._unacknowledged_nbytes = self._unacknowledged_nbytes, self._connection.unacknowledged_nbytes()
+        if 0 < self._unacknowledged_nbytes < before:  # on its way: what is behind it, a PING too, waits its turn
+            self._heard_millis = now
+        else:
+            self._tell(events.PulseDue(self._heard_millis))
+
     def _timeout_millis(self) -> int | None:
         """How long to wait; sets ``asleep`` before the last look at the log, so that no wake is lost."""
         now = self._clock.now_millis()
-        timer = None if self._timer_millis is None else max(0, self._timer_millis - now)
+        due = [at for at in (self._timer_millis, self.machine.pulse_due_millis(self._heard_millis)) if at is not None]
+        timer = max(0, min(due) - now) if due else None
         if self._connection is not None and now - self._last_work_millis < LINGER_MILLIS:
             return _POLL_MILLIS if timer is None else min(timer, _POLL_MILLIS)
         self.asleep = self._connection is not None
@@ -220,6 +238,8 @@ class IoLoop:
         return timer
 
     def _look_at(self, connection: Connection, mask: int) -> None:
+        if mask & POLLOUT:  # it was full: the peer has taken something
+            self._heard_millis = self._clock.now_millis()
         if mask & ~POLLOUT:
             self._take(connection)
         if self._connection is connection and connection.wants_write:
@@ -227,7 +247,12 @@ class IoLoop:
 
     def _take(self, connection: Connection) -> None:
         """Tells the machine what came, until one of it ends the connection."""
+        before = connection.received_nbytes
         items = connection.receive()
+        if connection.received_nbytes > before:
+            self._heard_millis = self._clock.now_millis()
+        if items:  # the answer to a PING is no work: keepalive does not make the loop linger
+            self._last_work_millis = self._clock.now_millis()
         if items and self._sending is not None:
             self._tell_partly_sent(connection, self._sending)
         for item in items:
@@ -273,6 +298,12 @@ class IoLoop:
             case actions.Settle(fsn):
                 self._store.acknowledge(fsn)
                 self._on_settled()
+            case actions.Committed():
+                self._on_committed()
+            case actions.Ping():
+                if self._connection is not None:
+                    self._connection.queue_ping()
+                    self._flush(self._connection)
             case actions.Disconnect():
                 self._drop_connection()
             case actions.SetTimer(at_millis):
@@ -307,7 +338,8 @@ class IoLoop:
             return
         self._told_fsn = -1
         self._sending = None
-        self._last_work_millis = self._clock.now_millis()
+        self._last_work_millis = self._heard_millis = self._clock.now_millis()
+        self._unacknowledged_nbytes = 0
         told = connection.upgrade.cap_nbytes
         cap = told or limits.BATCH_BYTES_ASSUMED
         count = 0
@@ -374,12 +406,19 @@ class IoLoop:
             return
         if done and self._sending is not None:
             (first, last), self._sending = self._sending, None
-            self.frames_sent += last - first + 1
-            self.frames_replayed += max(0, min(self._replay_high_fsn, last) - first + 1)
+            self._last_work_millis = self._clock.now_millis()
+            self._count_sent(first, last)
             self._tell(events.RunSent(last))
+
+    def _count_sent(self, first: int, last: int) -> None:
+        """Frames that were handed to the socket whole (behaviour.md 4.5)."""
+        self.frames_sent += max(0, last - first + 1)
+        self.frames_replayed += max(0, min(self._replay_high_fsn, last) - first + 1)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
+            if self._sending is not None:
+                self._count_sent(self._sending[0], self._sending[1] - self._connection.unsent_messages())
             self._connection.close()
             self._connection = None
         self._sending = None

@@ -2,6 +2,7 @@
 
 `Reports.take` is called by whoever drives the machine; it never waits and never fails.  Each kind
 of handler has an inbox and a thread of its own (`Dispatcher`), made only when there is a handler.
+The inbox for progress holds one entry: a newer watermark takes the place of one not told yet.
 `poll_error` has a ring of its own, independent of the handler (behaviour.md 6.3).
 """
 
@@ -25,6 +26,7 @@ _CONNECTIONS: Final = logging.getLogger("spoolq.delivery")
 
 ErrorHandler = Callable[[ErrorEvent], object]
 ConnectionListener = Callable[[ConnectionEvent], object]
+ProgressHandler = Callable[[int], object]
 
 
 class Reports:
@@ -36,6 +38,7 @@ class Reports:
         *,
         error_handler: ErrorHandler | None,
         connection_listener: ConnectionListener | None,
+        progress_handler: ProgressHandler | None = None,
         error_capacity: int,
         connection_capacity: int,
     ) -> None:
@@ -46,6 +49,9 @@ class Reports:
             self._errors = Dispatcher(error_handler, error_capacity, "spoolq-errors")
         if connection_listener is not None:
             self._connections = Dispatcher(connection_listener, connection_capacity, "spoolq-connections")
+        self._progress: Dispatcher[int] | None = None
+        if progress_handler is not None:
+            self._progress = Dispatcher(progress_handler, 1, "spoolq-progress")
         self._polled: deque[ErrorEvent] = deque(maxlen=error_capacity)
         self.server_errors = 0
         self.polled_dropped = 0
@@ -86,6 +92,11 @@ class Reports:
             case actions.ConnectionEvent() as event:
                 self._connection(event)
 
+    def progressed(self, acked_fsn: int) -> None:
+        """The watermark has moved."""
+        if self._progress is not None:
+            self._progress.post(acked_fsn)
+
     def fault(self, error: SpoolqError, first_fsn: int, last_fsn: int) -> None:
         """A fault of ours ended the sender: the machine did not report it."""
         self._error(
@@ -99,7 +110,7 @@ class Reports:
 
     def close(self) -> None:
         """Lets the handlers finish for a moment (`Dispatcher.close`)."""
-        for dispatcher in (self._errors, self._connections):
+        for dispatcher in (self._errors, self._connections, self._progress):
             if dispatcher is not None:
                 dispatcher.close()
 

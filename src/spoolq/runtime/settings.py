@@ -46,6 +46,7 @@ def connect_options(config: SenderConfig, tls: link.TlsOptions | None, default_c
         connect_millis=config.connect_timeout_millis or default_connect_millis,
         upgrade_millis=config.auth_timeout_millis,
         tls=tls,
+        durable_ack=config.request_durable_ack,
     )
 
 
@@ -63,6 +64,9 @@ def delivery_options(config: SenderConfig, policies: Mapping[str, str], *, asks:
         renewable_token=isinstance(config.token, TokenProvider),
         can_drop=config.sf_dir is not None,
         decide_millis=limits.POLICY_ANSWER_MILLIS if asks else None,
+        durable_ack=config.request_durable_ack,
+        durable_keepalive_millis=config.durable_ack_keepalive_interval_millis,
+        half_open_millis=config.half_open_timeout_millis,
     )
 
 
