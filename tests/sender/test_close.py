@@ -146,12 +146,15 @@ def test_CLS_04_each_step_runs_whatever_fails_and_the_rest_is_attached(
         assert (f"{step} broke" in notes) == (step in broken and step != first)
 
 
-def test_CLS_05_racing_closers_are_safe_and_only_the_first_raises(server: QwpServer) -> None:
+def test_CLS_05_racing_closers_are_safe_and_wait_for_the_first(server: QwpServer, monkeypatch) -> None:
     sender = open_sender(server, "close_flush_timeout_millis=60000;")
     server.hold_acks()
     publish(sender, 0)
+    ended, came = sender._engine._close_ended, threading.Semaphore(0)
+    wait = ended.wait
+    monkeypatch.setattr(ended, "wait", lambda: (came.release(), wait()))
     closers = [Call(sender.close) for _ in range(8)]
-    server.wait_for_rows("t", 1)
+    assert all(came.acquire(timeout=10) for _ in range(7)), "the others wait for the first"
     assert all(closer.is_alive() for closer in closers)
     server.release_acks()
     for closer in closers:
