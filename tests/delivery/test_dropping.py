@@ -8,7 +8,7 @@ import pytest
 
 from spoolq.delivery import State, actions, events
 from spoolq.errors import ServerRejection
-from spoolq.qwp.responses import ErrorFrame, Ok
+from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok
 from tests.delivery.world import Driver, connection_events, latched, of, only, sent, server_errors
 
 DROP = {"schema_mismatch": "drop", "internal_error": "drop"}
@@ -148,6 +148,49 @@ def test_err_04_a_frame_that_is_refused_again_and_again_is_taken_out_and_the_nex
     driver.next_connect(driver.tell(events.LetterSaved(0)))
     driver.tell(events.Connected(0), events.RunSent(1), events.Answered(ErrorFrame(9, 0, "")))
     assert driver.machine.state is State.WAITING
+
+
+# -- with durable acks ---------------------------------------------------------------------------------
+
+
+def ok(sequence: int) -> events.Answered:
+    return events.Answered(Ok(sequence, (("t", sequence + 1),)))
+
+
+def durable(seq_txn: int) -> events.Answered:
+    return events.Answered(DurableAck((("t", seq_txn),)))
+
+
+def test_with_durable_acks_a_frame_is_dropped_when_all_before_it_is_durable() -> None:
+    """Settled with it, a frame that has an OK and is not durable would be lost with the server's disk."""
+    driver = dropping(3, durable_ack=True)
+    found = driver.tell(ok(1), refuse(2))
+    assert not of(actions.SaveLetter, found)
+    assert not of(actions.Latch, found)
+    assert not of(actions.Settle, found)
+    driver.next_connect(found)
+    run = only(actions.SendRun, driver.tell(events.Connected(0)))
+    assert (run.first_fsn, run.max_frames) == (0, 2)
+    assert driver.tell(events.RunSent(1), events.Published()) == []
+    assert not of(actions.SendRun, driver.tell(ok(1), durable(1)))
+    found = driver.tell(durable(2))
+    assert only(actions.Settle, found).fsn == 1
+    assert only(actions.SendRun, found).first_fsn == 2
+    found = driver.tell(events.RunSent(3), refuse(2))
+    assert only(actions.SaveLetter, found).fsn == 2
+    found = driver.tell(events.LetterSaved(2))
+    assert only(actions.Settle, found).fsn == 2
+    driver.next_connect(found)
+    assert only(actions.SendRun, driver.tell(events.Connected(0))).max_frames > 1
+
+
+def test_with_durable_acks_a_frame_that_is_taken_after_all_is_held_no_more() -> None:
+    driver = dropping(3, durable_ack=True)
+    driver.next_connect(driver.tell(ok(1), refuse(2)))
+    driver.tell(events.Connected(0), events.RunSent(1), ok(1), durable(2), events.RunSent(3), ok(3), durable(4))
+    assert driver.log.acked_fsn == 3
+    driver.log.published_fsn = 9
+    assert only(actions.SendRun, driver.tell(events.Published())).first_fsn == 4
 
 
 # -- the resolver --------------------------------------------------------------------------------------

@@ -164,6 +164,33 @@ def test_ours_22_the_symbols_of_a_dropped_frame_outlive_it_and_a_restart(tmp_pat
         assert frames(server) == [[7]]
 
 
+def test_with_durable_acks_what_is_before_a_dropped_frame_becomes_durable_first(tmp_path: Path) -> None:
+    silent = Script(no_durable_ack=True, reject=(Reject(2, 3, DATE),))
+    with QwpServer(durable_ack=True, script=silent) as server:
+        asking = "request_durable_ack=on;durable_ack_keepalive_interval_millis=5;"
+        sender = open_sender(server, on_slot(tmp_path, asking))
+        for number in range(3):
+            publish(sender, number)
+        with pytest.raises(ServerRejection):
+            sender.wait()
+        with pytest.raises(NothingToSkipError, match="FSN 2 was refused while FSN 0 to 1 are not durable"):
+            sender.skip_head_frame()
+        closed(sender)
+        behind_the_catch_up = (Reject(3, 3, DATE),)
+        server.set_script(
+            [
+                Script(no_durable_ack=True, reject=behind_the_catch_up),  # it leaves, and holds the frame back
+                Script(reject=behind_the_catch_up),  # durable first, then the frame
+                Script(),
+            ]
+        )
+        with open_sender(server, on_slot(tmp_path, asking + "on_schema_error=drop;")) as sender:
+            publish(sender, 3)
+            sender.wait()
+            assert dead(sender) == [[2]]
+        assert [sent[:3] for sent in frames(server)[1:]] == [[0, 1, 2], [0, 1, 2], [3]]
+
+
 def test_dlq_02_a_full_store_ends_the_sender_and_nothing_is_dropped(server: QwpServer[Any], tmp_path: Path) -> None:
     handler = Recorder()
     settings = on_slot(tmp_path, "on_schema_error=drop;dead_letter_max_bytes=20;")

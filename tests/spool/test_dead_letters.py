@@ -25,6 +25,7 @@ from spoolq.spool.crc import crc32c
 from spoolq.spool.dead_letters import CATEGORIES, DeadLetters, build, parse
 from spoolq.spool.files import Files
 from spoolq.spool.opening import open_store
+from spoolq.spool.orphans import find_orphans
 from tests.qwp.test_standalone import message_of, symbols_of
 from tests.spool import slot_maker
 from tests.spool.disk_slot import replay
@@ -148,6 +149,17 @@ def test_what_a_crash_left_half_made_goes_with_the_next_save(tmp_path: Path) -> 
         Path(letter.path).name,
         "notes.txt",
     ]
+
+
+def test_dlq_06_our_own_scan_does_not_take_the_letters_for_a_slot(tmp_path: Path) -> None:
+    """Nor the directory of a sender that is gone, whose slot is an orphan."""
+    symbols = symbols_of("a")
+    for sender_id in ("w", "gone"):
+        kept = DeadLetters(UnsyncedFiles(), str(tmp_path), sender_id, 1 << 20)
+        kept.save(0, message_of(symbols, "a"), symbols, **WHAT)  # type: ignore[arg-type]
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "sf-0000000000000000.sfa").write_bytes(b"frames")
+    assert find_orphans(UnsyncedFiles(), str(tmp_path), "me") == ["gone"]
 
 
 # -- faults ------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ symbols of a dropped frame (ours.md 22).
 
 With durable acks an OK settles nothing either: it moves ``ok_fsn``, and the frames are settled when they
 are durable (`durable`).  Replay, pauses and the budget go by what is settled; a rejection and a strike
-concern the first frame without an OK on this connection.
+concern the first frame without an OK on this connection.  A frame that is to be dropped while one before it
+is not durable is held back on the next connection until it is the oldest one: settling it settles those too.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ class Delivery:
         # a refusal that is being decided or dropped
         self._refusal: Refusal | None = None
         self._questions = 0
+        self._held = -1  # to be dropped, not sent before all in front of it is settled
         # between connections
         self._deadline: int | None = None  # of a blocking first connect
         self._budget = OutageBudget(options.outage_budget_millis)
@@ -433,12 +435,20 @@ class Delivery:
 
     def _pump(self) -> None:
         next_fsn = self._past_unsent(self._wire.sent_fsn) + 1
-        if not self._sending and self._too_large is None and next_fsn <= self._log.published_fsn:
+        frames_max = RUN_FRAMES_MAX
+        if self._holding:
+            frames_max = min(frames_max, self._held - next_fsn)
+        if not self._sending and self._too_large is None and next_fsn <= self._log.published_fsn and frames_max > 0:
             if not self._waits:
                 self._pulse.owed(self._now)
             self._sending = True
             cap = self._caps[self._endpoint]
-            self._actions.append(SendRun(next_fsn, RUN_FRAMES_MAX, RUN_NBYTES_MAX, cap))
+            self._actions.append(SendRun(next_fsn, frames_max, RUN_NBYTES_MAX, cap))
+
+    @property
+    def _holding(self) -> bool:
+        """Whether a frame is held back, and what is behind it."""
+        return self._acked + 1 < self._held
 
     def _past_unsent(self, fsn: int) -> int:
         """``fsn``, or the last of the frames that are never sent when they are what comes next."""
@@ -503,9 +513,12 @@ class Delivery:
         if fsn <= self._acked:
             return
         self._progressed = True
+        held = self._holding
         self._backoff.reset()
         self._settled(fsn)
         self._leave_too_small()
+        if held and self.state is State.CONNECTED:
+            self._pump()
 
     def _settled(self, fsn: int) -> None:
         """The head is another frame now."""
@@ -542,8 +555,8 @@ class Delivery:
             category = policy.category_of(rejection.status)
             self._fail(verdicts.skipped(self._name, category, rejection, self._answered + 1, fsn))
             return
-        # Nothing but the very frame that was named may be dropped: settling it settles all before it.
-        exact = named == fsn == self._acked + 1 and fsn <= self._wire.sent_fsn
+        # Nothing but the very frame that was named may be dropped, with an OK for all before it.
+        exact = named == fsn == self._answered + 1 and fsn <= self._wire.sent_fsn
         refusal = self._refusal_of(rejection, fsn, fsn, droppable=exact and self._options.can_drop)
         if fsn <= self._acked:
             self._actions.append(Report(refusal.event(refusal.policy)))
@@ -584,6 +597,10 @@ class Delivery:
         if chosen == policy.TERMINAL:
             first, last = refusal.first_fsn, refusal.last_fsn
             self._fail(verdicts.rejected(self._name, refusal.category, rejection, first, last))
+            return
+        if chosen == policy.DROP and refusal.first_fsn > self._acked + 1:
+            self._held = refusal.first_fsn
+            self._reconnect(f"{text}; it is dropped when all before it is durable", HostState.HEALTHY)
             return
         if chosen == policy.DROP:
             self._leave(text)

@@ -95,6 +95,12 @@ class Letters:
             )
         if not isinstance(error, ServerRejection) or not error.from_fsn == error.to_fsn:
             raise NothingToSkipError(f"nothing to skip: what stopped the sender is not the fault of one frame: {error}")
+        if error.from_fsn > head:
+            raise NothingToSkipError(
+                f"nothing to skip yet: FSN {error.from_fsn} was refused while FSN {head} to {error.from_fsn - 1} are "
+                "not durable, and only the oldest frame can be skipped: a new sender with on_schema_error=drop (or of "
+                "what category it is) waits for them and takes it out"
+            )
         if error.from_fsn != head or head > self._store.published_fsn:
             raise NothingToSkipError(
                 f"nothing to skip: FSN {error.from_fsn}, which stopped the sender, is settled already and the next is "
