@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -442,16 +442,20 @@ def test_a_clean_up_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pyte
     assert bench.left() == set()
 
 
-def test_a_fault_of_ours_is_loud_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("fault", [ZeroDivisionError("ours"), SystemExit(3)], ids=["ours", "of a token provider"])
+def test_a_fault_is_loud_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: BaseException
 ) -> None:
+    def catch_up(*_: object) -> NoReturn:
+        raise fault
+
     offline(tmp_path, (0,))
     with QwpServer() as server:
         bench = Bench(tmp_path, server)
         with monkeypatch.context() as patch:
-            patch.setattr("spoolq.runtime.drainer.catch_up_messages", lambda *_: 1 // 0)
+            patch.setattr("spoolq.runtime.drainer.catch_up_messages", catch_up)
             bench.work()
-        assert "ZeroDivisionError" in caplog.text
+        assert type(fault).__name__ in caplog.text
         assert bench.is_free()
         bench.until(lambda: bench.due is None)
         assert numbers(server) == [0]

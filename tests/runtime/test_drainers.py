@@ -198,6 +198,24 @@ def test_close_stops_what_does_not_finish_and_leaves_behind_what_does_not_stop(
     _wait(pool._condition, lambda: not pool._threads)
 
 
+def test_a_ctrl_c_in_the_grace_stops_those_at_work() -> None:
+    """Else they would go on behind a `close` that has returned, with their slots' locks and connections."""
+
+    class Interrupted(ManualClock):
+        def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
+            raise KeyboardInterrupt
+
+    pool, fakes = _pool(lambda fake: [None][not fake.stopped.wait(TIMEOUT_SECONDS)], 1, Interrupted())
+    pool.submit("one")
+    assert fakes["one"].begun.wait(TIMEOUT_SECONDS)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close()
+    stopped = fakes["one"].stopped.is_set()
+    fakes["one"].stop()
+    _wait(pool._condition, lambda: not pool._threads)
+    assert stopped
+
+
 def test_a_close_while_all_pause_takes_no_time() -> None:
     clock = ManualClock()
     pool, fakes = _pool(lambda _: clock.now_millis() + 60_000, 2, clock)

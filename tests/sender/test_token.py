@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from spoolq import AuthError, ConfigError, ConnectError, Sender
+from spoolq import AuthError, ConfigError, ConnectError, Sender, SpoolqError
 from spoolq.config import parse
 from spoolq.testing import Auth, QwpServer, Refuse, Script
 
@@ -155,6 +156,23 @@ def test_a_provider_that_fails_is_asked_again(server: QwpServer, caplog: pytest.
 def test_an_interrupt_in_the_provider_is_the_callers(server: QwpServer) -> None:
     with pytest.raises(KeyboardInterrupt):
         open_with(server, Provider(KeyboardInterrupt()))
+
+
+def test_a_provider_that_ends_its_thread_ends_the_sender_loudly(
+    server: QwpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``sys.exit`` in a provider's library must not leave a sender behind that sends nothing and says nothing."""
+    options = "initial_connect_retry=async;close_flush_timeout_millis=0;"
+    sender = open_with(server, Provider(SystemExit(3)), options)
+    publish(sender, 0)
+    try:
+        told: object = sender.await_acked_fsn(0, 5_000)
+    except SpoolqError as error:
+        told = str(error)
+    with suppress(SpoolqError):
+        sender.close()
+    assert told == "the I/O thread failed: SystemExit(3)"
+    assert "the I/O thread failed" in caplog.text
 
 
 def test_a_terminal_401_keeps_the_frames(server: QwpServer) -> None:

@@ -233,7 +233,7 @@ class Drainer:
 
     # -- on a drainer's thread -------------------------------------------------------------------
     def work(self) -> int | None:
-        """One attempt; when the next one is due, None when there is none.  Never raises an Exception."""
+        """One attempt; when the next one is due, None when there is none.  Never raises."""
         self._begin_life()
         self._due_millis = None
         if self._must_stop():
@@ -250,7 +250,7 @@ class Drainer:
             self._due_millis = self._clock.now_millis()
         except SpoolqError as error:
             self._troubled(error)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit, too: a token provider is the caller's code
             _LOG.exception("the drainer of %s failed; it is tried again", self._slot.path)
             self._troubled(SpoolqError(f"the drainer failed: {error!r}; please report it"))
         finally:

@@ -238,7 +238,7 @@ class Engine:
         """What the I/O thread does: a fault of ours must end the sender loudly, never leave it hanging."""
         try:
             loop.run()
-        except Exception as error:
+        except BaseException as error:  # a SystemExit, too: a token provider is the caller's code
             _LOG.exception("the I/O thread failed; the sender has stopped")
             fault = error if isinstance(error, SpoolqError) else SpoolqError(f"the I/O thread failed: {error!r}")
             if fault is not error:
@@ -298,7 +298,7 @@ class Engine:
         loop = self.loop
         if loop is not None and loop.asleep:
             loop.wake()
-        if self._wakes_keeper and self.keeper.dormant:
+        if self._wakes_keeper and self.keeper.without_chore:
             self.keeper.wake()
 
     def _describe_wire(self) -> str:
@@ -662,14 +662,14 @@ class Sleepers:
 
     @property
     def asleep(self) -> bool:
-        """Whether one of them waits to be woken."""
-        return self._loop.asleep or self._keeper.dormant
+        """Whether one of them has to be woken; the keeper also where only the flush deadline would wake it."""
+        return self._loop.asleep or self._keeper.without_chore
 
     def wake(self) -> None:
         """Wakes those that wait."""
         if self._loop.asleep:
             self._loop.wake()
-        if self._keeper.dormant:
+        if self._keeper.without_chore:
             self._keeper.wake()
 
 

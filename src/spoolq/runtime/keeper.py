@@ -11,6 +11,8 @@ The flush deadline, and what the store asks for by `Store.keep`: spares, syncs, 
   deadline.
 - Dormant means the thread waits without a time limit: an idle sender makes no system call.  Waking
   costs about 13 us, so a producer does it only then, at most once an interval.
+- Without a chore means it waits for nothing of the store's, at most for the flush deadline.  Where a frame
+  starts a time of the store's own (``sf_sync_interval_millis``), who publishes one wakes it then.
 - With ``sf_durability=append`` a timer flush is synced like any other append; when that fails the store
   refuses appends until a sync succeeds, and `Store.keep` tries.
 
@@ -71,6 +73,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.dormant = False  #: whether the thread waits until `wake`
+        self.without_chore = False  #: whether it waits with nothing to do for the store
         self._first_row_millis = 0
         self.failing_since: int | None = None  #: since when timer flushes fail; `published` ends it
         self._retry_millis = 0
@@ -111,7 +114,7 @@ class Keeper:
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._condition:
-            self.dormant = False
+            self.dormant = self.without_chore = False
             self._condition.notify()
 
     def _run(self) -> None:
@@ -126,14 +129,15 @@ class Keeper:
         with self._condition:
             while not self._stopping:
                 now = self._clock.now_millis()
-                self.dormant = True  # before looking: what comes behind the look wakes us
-                times = (self._due_millis(), self._store.keep_due_millis(now))
-                due = min((at for at in times if at is not None), default=None)
-                self.dormant = due is None
+                self.dormant = self.without_chore = True  # before looking: what comes behind the look wakes us
+                flush, chore = self._due_millis(), self._store.keep_due_millis(now)
+                due = min((at for at in (flush, chore) if at is not None), default=None)
+                self.dormant, self.without_chore = due is None, chore is None
+                if due is None or due > now:
+                    self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
+                self.dormant = self.without_chore = False
                 if due is not None and due <= now:
                     return True
-                self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
-                self.dormant = False
             return False
 
     def _due_millis(self) -> int | None:
