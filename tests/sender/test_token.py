@@ -164,8 +164,8 @@ def test_a_provider_that_ends_its_thread_ends_the_sender_loudly(
     """``sys.exit`` in a provider's library must not leave a sender behind that sends nothing and says nothing."""
     options = "initial_connect_retry=async;close_flush_timeout_millis=0;"
     sender = open_with(server, Provider(SystemExit(3)), options)
-    publish(sender, 0)
     try:
+        publish(sender, 0)
         told: object = sender.await_acked_fsn(0, 5_000)
     except SpoolqError as error:
         told = str(error)
