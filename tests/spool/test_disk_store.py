@@ -17,7 +17,9 @@ from spoolq.errors import FrameTooLarge, SlotBusyError, StorageError
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
 from spoolq.spool.mapping import live_mappings
+from spoolq.spool.opening import open_store
 from spoolq.spool.segment import live_native_bytes
+from spoolq.spool.segment_file import StoredSegment
 from tests.spool import slot_maker
 from tests.spool.disk_slot import CREATED, SEGMENT, fill, fresh, names, payload_of, put, replay
 
@@ -532,3 +534,26 @@ def test_seg_12_rng_05_a_reader_never_sees_a_frame_before_its_bytes(slot: Path) 
     assert store.stats().trouble == ""
     store.close()
     assert names(slot) == [".lock", ".lock.pid"]
+
+
+def test_33_a_ctrl_c_at_the_end_of_a_rotation_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
+    """CPython looks at signals behind a call, so just behind the one that notes the full segment."""
+
+    class Interrupting(list[StoredSegment]):
+        def append(self, segment: StoredSegment) -> None:
+            super().append(segment)
+            raise KeyboardInterrupt
+
+    store = fresh(Files(), tmp_path / "s")
+    store.keep(0)
+    fill(store, 2)
+    store._sealed = Interrupting(store._sealed)
+    with pytest.raises(KeyboardInterrupt):
+        fill(store, 1)
+    store._sealed = list(store._sealed)
+    fill(store, 3)
+    assert replay(store, 0) == [payload_of(fsn) for fsn in range(5)]
+    store.close()
+    after = open_store(Files(), str(tmp_path), "s", segment_nbytes=SEGMENT, total_nbytes=1_000).store
+    assert replay(after, 0) == [payload_of(fsn) for fsn in range(5)]
+    after.close()

@@ -143,6 +143,22 @@ def test_an_interrupted_sync_is_nobodys_error_and_the_next_caller_makes_another(
     assert device.commit.synced_fsn == 0
 
 
+def test_33_a_ctrl_c_before_a_sync_begins_leaves_nobody_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    device.published = 0
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.commit, "_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            device.commit.cover(0)
+    device.go.release()
+    assert Caller(device.commit, 0).done() is None
+    assert device.safe == 0
+
+
 def test_close_waits_for_the_sync_under_way_and_refuses_others() -> None:
     device = Device()
     device.published = 0

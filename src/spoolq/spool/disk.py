@@ -283,15 +283,15 @@ class DiskStore(Appender):
             self._slot.manifest.update(self._head(), base, sync=False)
         if self._syncs:
             self._slot.manifest.sync()
-        with self._lock:
-            self._frozen = self._blocked = False
-            if full.frames.count:
-                self._sealed.append(full.stored)
-            else:  # too small for this frame, as found: two files must not share a base for long
-                self._trimmer.leftover.append(full.stored)
+        stored = full.stored
+        # One that is empty was too small for this frame, as found: two files must not share a base for long.
+        leaves_to = self._sealed if stored.count else self._trimmer.leftover
+        with self._lock:  # one call, the last: signals are looked at behind calls, so a Ctrl-C finds all of it or none
             self._retired, self._active_file, self._spare = full, spare, None
             self._unsynced = None if self._syncs else spare
             self.active = spare.frames
+            self._frozen = self._blocked = False
+            leaves_to.append(stored)
         self._tell_keeper()
         return True
 

@@ -81,7 +81,9 @@ class GroupCommit:
         self._proven = proven
         self._failed = failed
         self._ended = ended
-        self._condition = threading.Condition()
+        # The plain lock is what `with` takes: a Ctrl-C inside the condition's own methods would leave it locked.
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._running: _Attempt | None = None
         self._closed = False
         self.synced_fsn = synced_fsn
@@ -96,22 +98,27 @@ class GroupCommit:
         Raises StorageError, ``in_doubt``, when the sync that would have covered it failed.
         """
         fsn = min(fsn, self._published())
-        while True:
-            with self._condition:
-                if self.synced_fsn >= fsn:
-                    return
-                if self._closed:
-                    raise StorageError(f"the slot was closed before FSN {fsn} was synced")
-                running = self._running
-                if running is None:
-                    mine = self._running = _Attempt(self._published())
-                else:
-                    while not running.done:
-                        self._condition.wait()
-                    if running.error is not None and running.target_fsn >= fsn:
-                        raise self.error_of(running.error)
-                    continue
-            self._run(mine)
+        mine: _Attempt | None = None
+        try:
+            while True:
+                with self._lock:
+                    if self.synced_fsn >= fsn:
+                        return
+                    if self._closed:
+                        raise StorageError(f"the slot was closed before FSN {fsn} was synced")
+                    running = self._running
+                    if running is None:
+                        mine = self._running = _Attempt(self._published())
+                    else:
+                        while not running.done:
+                            self._condition.wait()
+                        if running.error is not None and running.target_fsn >= fsn:
+                            raise self.error_of(running.error)
+                        continue
+                self._run(mine)
+        finally:
+            if mine is not None and not mine.done:  # an interrupt before it began: others wait for its end
+                self._end(mine, succeeded=False)
 
     def error_of(self, error: StorageError) -> StorageError:
         """What a caller is told of a sync that failed with ``error``."""
@@ -127,7 +134,7 @@ class GroupCommit:
 
     def close(self) -> None:
         """Waits for the sync under way; a second call does nothing."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             while self._running is not None:
                 self._condition.wait()
@@ -151,7 +158,7 @@ class GroupCommit:
 
     def _end(self, attempt: _Attempt, *, succeeded: bool) -> None:
         """A second call does nothing."""
-        with self._condition:
+        with self._lock:
             if attempt.done:
                 return
             if succeeded:
