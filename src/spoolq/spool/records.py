@@ -70,10 +70,11 @@ def parse(data: bytes, magic: int, count: int) -> list[Record]:
     Empty when there is none, also for any length but 8192 and 128.  Raises UnknownVersion.  What the
     values may be is for the caller to check.
     """
-    stride = {CONTAINER_BYTES: _STRIDE, ANCESTOR_BYTES: RECORD_BYTES}.get(len(data))
-    if stride is None:
+    if len(data) not in (CONTAINER_BYTES, ANCESTOR_BYTES):
         return []
-    found = (_parse_record(data[at : at + RECORD_BYTES], magic, count) for at in (stride, 0))
+    # Also in a file of today: `RecordFile.extend` may have come no further than to the new length.
+    places = (_STRIDE, RECORD_BYTES, 0) if len(data) == CONTAINER_BYTES else (RECORD_BYTES, 0)
+    found = (_parse_record(data[at : at + RECORD_BYTES], magic, count) for at in places)
     # sorted is stable, so on a tie the record of the second place stays first
     return sorted((record for record in found if record is not None), key=lambda r: r.generation, reverse=True)
 
@@ -113,14 +114,16 @@ class RecordFile:
             self.generation = generation
 
     def extend(self, values: tuple[int, ...]) -> None:
-        """Stores the next record in a shorter file and makes it 8192 bytes long, in one write.
+        """Makes a shorter file 8192 bytes long, then stores the next record in it.  Raises StorageError.
 
-        The bytes before 4096 are not touched, so a kill leaves the old file or the new one.
+        The length is synced first and the bytes before 4096 are not touched: a power cut leaves the old file, or the
+        old content in the new length, which is read as well, or the new record.
         """
+        self._files.truncate(self._file, CONTAINER_BYTES)
+        self._files.sync_all(self._file)
         with self._storing:
             generation = (self.generation + 1) | 1
-            record = pack(self._magic, generation, values)
-            self._store(offset_of(generation), record.ljust(CONTAINER_BYTES - _STRIDE, b"\0"))
+            self._store(offset_of(generation), pack(self._magic, generation, values))
             self.generation = generation
 
     def sync(self) -> None:

@@ -41,14 +41,18 @@ class WatermarkState:
 
 def parse_watermark(data: bytes) -> WatermarkState:
     """The state of a file with this content.  Raises records.UnknownVersion."""
-    if len(data) == _GO.size:
-        magic, zero, fsn = _GO.unpack(data)
-        valid = magic == MAGIC and zero == 0 and -1 <= fsn <= limits.FSN_MAX
-        return WatermarkState(fsn if valid else None, 0, len(data))
     for record in records.parse(data, MAGIC, 1):
         if -1 <= record.values[0] <= limits.FSN_MAX:
             return WatermarkState(record.values[0], record.generation, len(data))
-    return WatermarkState(None, 0, len(data))
+    return WatermarkState(_fsn_of_go(data), 0, len(data))
+
+
+def _fsn_of_go(data: bytes) -> int | None:
+    """The FSN of a Go ancestor, also of one that came no further than to the new length (`RecordFile.extend`)."""
+    if len(data) not in (_GO.size, records.CONTAINER_BYTES) or any(data[_GO.size :]):
+        return None
+    magic, zero, fsn = _GO.unpack_from(data)
+    return fsn if magic == MAGIC and zero == 0 and -1 <= fsn <= limits.FSN_MAX else None
 
 
 def read_watermark(files: Files, slot: str) -> WatermarkState | None:
