@@ -115,6 +115,8 @@ class Judge:
         self.stopping = False
         self._begun_millis = now
         self._owing_millis: int | None = now  # since when there was no ack progress, where some is due
+        self._owed_until: tuple[int, int | None] = (-1, None)  # a connection that found nothing owed; since when before
+        self._may_owe_since_millis: int | None = None
         self._strikes = [0, 0]  # certain, possible
         self._struck_millis = [0, 0]  # when the first of them was
         self._not_writables = 0  # in a row, without progress
@@ -143,6 +145,9 @@ class Judge:
             raise Wrong(f"published as FSN {fsn}, the next one is {len(self.payloads)}")
         self.payloads.append(payload)
         self.commits.append(0)
+        bound_millis, owing_millis = self._owed_until
+        if bound_millis == self._now():  # the machine may have seen it before the connection
+            self._may_owe_since_millis = owing_millis
         self._owing()
         self.worked()
         if self.trace is not None:
@@ -196,7 +201,7 @@ class Judge:
         if self.acked + 1 < len(self.payloads):
             self._owing()
         else:
-            self._owing_millis = None
+            self._owed_until, self._owing_millis = (self._now(), self._owing_millis), None
 
     # -- what the client sends -------------------------------------------------------------------
     def handed(self, wire: Wire, nbytes: int, messages: list[tuple[int, int, bytes]]) -> None:
@@ -417,6 +422,7 @@ class Judge:
         if not self.lied and not all(self.commits[self.acked + 1 : fsn + 1]):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, no server has all of them")
         self.acked = fsn
+        self._may_owe_since_millis = None
         self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
         if view.vague:  # when it was read is not known
             view.progressed = True
@@ -464,7 +470,7 @@ class Judge:
             case ConnectError():
                 kind, right = (
                     str(error.tag),
-                    -self._scenario.oversleep_millis - _LATE_MILLIS <= self._budget_left() <= 0,
+                    self._budget_is_used_up(),
                 )
             case ServerRejection(category="frame_too_large"):
                 kind, right = error.category, self._all_too_small()
@@ -557,7 +563,7 @@ class Judge:
         self._settled_right(view)
 
     def _settled_right(self, view: View) -> None:
-        if self.acked < self._low and not view.vague:
+        if self.acked < self._low and not view.vague and self.error is None:
             raise Wrong(f"settled is FSN {self.acked}, the OKs cover FSN {self._low}")
 
     # -- helpers ---------------------------------------------------------------------------------
@@ -573,6 +579,15 @@ class Judge:
         if not self.ever_connected and scenario.begin_budget_millis is not None:
             budget, since = scenario.begin_budget_millis, self._begun_millis
         return since + budget - self._now() if budget and since is not None else 1 << 40
+
+    def _budget_is_used_up(self) -> bool:
+        """Now, not long ago."""
+        left, earlier = self._budget_left(), self._may_owe_since_millis
+        least = -self._scenario.oversleep_millis - _LATE_MILLIS
+        if earlier is not None:
+            since = self._owing_millis or 0
+            return least <= left + earlier - since <= 0 or least <= left <= 0
+        return least <= left <= 0
 
     def _owing(self) -> None:
         """Frames wait, or the connection is gone: the outage budget runs."""

@@ -36,6 +36,11 @@ class ClientStream:
         self.offset = 0
         self._closed = False
 
+    @property
+    def between_frames(self) -> bool:
+        """Whether what comes next is the beginning of a frame."""
+        return not self._buffer
+
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
         """(end of the message in the stream, its first byte, payload) of each whole one."""
         if self._closed:
@@ -120,7 +125,7 @@ class Wire:
         if self._rng.random() < _MEANWHILE:  # something comes after the last look and before this
             self._scheduler.run_until(self._scheduler.now_millis)
         if self._reset:
-            if data[0] != _CLOSE:  # the client leaves for a reason of its own
+            if not (data[0] == _CLOSE and self._stream.between_frames):  # the client leaves for a reason of its own
                 self._judge.broke(self)
             raise ConnectionResetError(104, "Connection reset by peer")
         room = self._room_nbytes - self._in_flight
