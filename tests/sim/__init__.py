@@ -23,6 +23,10 @@ server is good and what is left of the bad connections is reset.  It ends when e
 acknowledged, or by a terminal error that the judge saw the cause of.  In a part of the seeds the sender
 is stopped in the middle and another one goes on with the same log.
 
+In a part of the worlds frames are settled by durable acks, which the servers give only when asked, a
+silent connection has to be noticed, and a refused frame may become a dead letter (the store of these is a
+set of numbers).  Not here: the resolver (`Decide`), the slot on disk, drainers.
+
 The judge checks after every step; its findings are `Wrong`.  On each connection: frames whole and in
 order from the first unsettled one, every symbol known, none above the cap that was told; settled is
 exactly what OKs cover of what was handed over; what ends a connection ends it at once, with the strike,

@@ -22,7 +22,6 @@ _NOT_ON_A_CONNECTION = (
     *(events.Begin, events.Connected, events.ConnectFailed, events.TimerDue),
     *(events.LetterSaved, events.LetterFailed),
     events.Decided,  # the resolver: tests/delivery/test_model.py
-    events.PulseDue,  # its servers answer no PING: tests/delivery/test_pulse.py
 )
 
 

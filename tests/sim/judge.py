@@ -11,22 +11,25 @@ things that behaviour.md 4.3 and 6.5 allow.
 
 | judged          | against                                                                        |
 |-----------------|--------------------------------------------------------------------------------|
-| settled         | what the OKs read so far cover, at most what was handed over whole                |
+| settled         | what the OKs read so far cover, at most what was handed over whole; with durable  |
+|                 | acks each OK, in order, when all its tables are covered on this connection        |
 | sent            | on each connection the frames from the first unsettled one, unchanged, within the cap |
 | symbols         | what the server of that connection has been told                               |
 | strikes, poison | behaviour.md 6.4, counted anew                                                 |
 | pauses          | `pacing`                                                                       |
+| silence         | with a watchdog: noticed in time, and nothing else is taken for it             |
+| PINGs           | where something asks for them, at most one a period each                       |
 | terminal errors | each has its cause in what the client read, and each cause has its error          |
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spoolq.columns.symbols import SymbolTable
-from spoolq.errors import AuthError, ConnectError, ServerRejection, SpoolqError, StorageError
+from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError, StorageError
 from tests.sim import frames
 from tests.sim.pacing import Pacing, Wrong
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from tests.sim.scenario import Scenario
 
 BINARY: Final = 0x82
+_PING: Final = 0x89
 _LINGER_MILLIS: Final = 50
 _LATE_MILLIS: Final = 80  # a connect may take so long beyond a budget
 _CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
@@ -50,12 +54,13 @@ _DEFAULTS: Final = {
 
 
 class Item(NamedTuple):
-    """One thing that the client reads: ok, error, close, bad, breach, ping, part, late, fin, reset."""
+    """One thing that the client reads: ok, durable, error, close, bad, breach, ping, pong, part, late, fin, reset."""
 
     kind: str
     status: int = 0
     sequence: int = 0
     code: int = 0
+    entries: tuple[tuple[str, int], ...] = ()
 
 
 class View:
@@ -70,7 +75,12 @@ class View:
         self.catch_up_handed = 0
         self.handed_fsn = fsn_at_zero - 1
         self.handed_nbytes = 0
-        self.ok_fsn = fsn_at_zero - 1  # what OKs cover, not clamped
+        self.ok_fsn = fsn_at_zero - 1  # what OKs cover, not clamped; with durable acks, what is durable too
+        self.answered_fsn = fsn_at_zero - 1
+        self.waiting: deque[tuple[int, dict[str, int]]] = deque()  # OKs that are not durable yet
+        self.marks: dict[str, int] = {}
+        self.heard_millis = self.handed_millis = now_millis
+        self.pings = 0
         self.bound = False  # the machine has been told of it
         self.progressed = False
         self.vague = False  # the peer lies
@@ -93,6 +103,7 @@ class Judge:
         self.payloads: list[bytes] = []
         self.commits: list[int] = []
         self.letters: set[int] = set()  # frames that are kept as dead letters
+        self.durable: set[int] = set()  # frames that are in some server's object store
         self.lied = False
         self.acked = -1
         self._low = -1  # what must be settled when the client has looked at everything it has read
@@ -124,6 +135,8 @@ class Judge:
         self._token_refused = False
         self._refused: set[int] = set()
         self._too_small: dict[int, int] = {}
+        self._ok_high = self.acked
+        self._refusals: dict[int, str] = {}  # since the last connection
         self._droppable: dict[int, str] = {}  # frames whose refusal may make a dead letter of them, and its category
         self._must_save: int | None = None  # the one that must become one
         self._must_latch = ""  # after a letter that could not be made
@@ -137,6 +150,12 @@ class Judge:
         """Something moved: a poll may come back for it, and the loop may linger."""
         self.last_work_millis = self._now()
         self.work += 1
+
+    def heard(self) -> None:
+        """Bytes came."""
+        self.worked()
+        if self.view is not None:
+            self.view.heard_millis = self._now()
 
     # -- the producer ----------------------------------------------------------------------------
     def published(self, fsn: int, payload: bytes) -> None:
@@ -173,6 +192,7 @@ class Judge:
         if kind == "auth 401" and self._scenario.renewable_token and not self._token_refused:
             self._refusal, self._token_refused = "", True  # the next connect brings another token
             self.pacing.free()
+        self._refusals[endpoint] = kind
         self._refused.add(endpoint)
         self.pacing.refused(self._now(), retry_after_millis or 0)
 
@@ -198,6 +218,7 @@ class Judge:
             self._owing_millis = None  # that was the first connect's time
         self.ever_connected = True
         self._refusal, self._token_refused = "", False
+        self._refusals.clear()
         if self.acked + 1 < len(self.payloads):
             self._owing()
         else:
@@ -210,6 +231,8 @@ class Judge:
         view.handed_nbytes += nbytes
         self.worked()
         for _, first, payload in messages:
+            if first == _PING:
+                self._handed_ping(view)
             if first != BINARY:
                 continue
             if self.error is not None:
@@ -220,6 +243,15 @@ class Judge:
                 view.catch_up_handed += 1
                 if view.catch_up_handed > view.catch_up:
                     raise Wrong("a dictionary message that was not asked for")
+
+    def _handed_ping(self, view: View) -> None:
+        scenario = self._scenario
+        periods = [scenario.keepalive_millis] if scenario.durable else []
+        periods += [scenario.half_open_millis // 2] if scenario.half_open_millis else []
+        view.pings += 1
+        self.counts["PINGs"] += 1
+        if not periods or view.pings > 2 + (self._now() - view.since_millis) // min(periods) * len(periods):
+            raise Wrong(f"{view.pings} PINGs in {self._now() - view.since_millis} ms")
 
     def _handed_frame(self, view: View, payload: bytes) -> None:
         fsn = view.handed_fsn + 1
@@ -232,6 +264,7 @@ class Judge:
         if view.cap_nbytes is not None and len(payload) > view.cap_nbytes:
             raise Wrong(f"FSN {fsn} has {len(payload)} bytes, the cap is {view.cap_nbytes}")
         view.handed_fsn = fsn
+        view.handed_millis = self._now()
         self.counts["frames sent"] += 1
         self.counts["frames sent again"] += self.commits[fsn] > 0
         if self.trace is not None:
@@ -276,6 +309,10 @@ class Judge:
             self._latches(self.view, "storage_error")
             self.view.must_latch = "storage_error"
 
+    def made_durable(self, payload: bytes) -> None:
+        """A server has it in its object store."""
+        self.durable.add(frames.trailer(payload)[0])
+
     # -- what the client reads -------------------------------------------------------------------
     def lies(self, wire: Wire) -> None:
         """The server of this connection says something that is not so."""
@@ -293,7 +330,12 @@ class Judge:
         if view.ended:
             return
         if kind == "ok":
-            self._took_ok(view, item.sequence)
+            self._took_ok(view, item)
+        elif kind == "durable":
+            if self._scenario.durable:
+                for table, transaction in item.entries:
+                    view.marks[table] = max(transaction, view.marks.get(table, 0))
+                self._pop(view)
         elif kind == "error":
             self._took_error(view, item)
         elif kind == "bad":
@@ -308,13 +350,34 @@ class Judge:
             self.counts[f"loss: {kind}"] += 1
             self._ends(view, kind, strike=False)
 
-    def _took_ok(self, view: View, sequence: int) -> None:
-        fsn = view.fsn_at_zero + sequence - view.catch_up
+    def _took_ok(self, view: View, item: Item) -> None:
+        fsn = view.fsn_at_zero + item.sequence - view.catch_up
+        if fsn > view.handed_fsn and not view.vague:
+            raise AssertionError(f"the simulated server answers for FSN {fsn}, which it cannot have")
+        if not self._scenario.durable:
+            self._covered(view, fsn)
+            return
+        if not view.vague:
+            view.answered_fsn = max(view.answered_fsn, fsn)
+            if fsn > self._ok_high:
+                self._ok_high = fsn
+                self._strikes = [0, self._strikes[1] if self.lied else 0]  # a lie may have gone higher before
+        else:
+            self._strikes[0] = 0
+        view.waiting.append((fsn, dict(item.entries)))
+        self._pop(view)
+
+    def _pop(self, view: View) -> None:
+        """OKs are durable in their order, each when all its tables are (behaviour.md 4.4)."""
+        waiting, marks = view.waiting, view.marks
+        while waiting and all(marks.get(table, 0) >= wanted for table, wanted in waiting[0][1].items()):
+            self._covered(view, waiting.popleft()[0])
+
+    def _covered(self, view: View, fsn: int) -> None:
         view.ok_fsn = max(view.ok_fsn, fsn)
+        view.answered_fsn = max(view.answered_fsn, fsn)
         if view.vague:
             return
-        if fsn > view.handed_fsn:
-            raise AssertionError(f"the simulated server answers for FSN {fsn}, which it cannot have")
         if fsn > self._low:
             self._low = fsn
             view.progressed = True
@@ -335,7 +398,7 @@ class Judge:
             view.may_latch.add("protocol_violation")  # it may seem to skip frames
             if policy == "terminal":
                 view.may_latch.add(category)
-        elif self._low + 1 < fsn <= view.handed_fsn:
+        elif self._answered(view) + 1 < fsn <= view.handed_fsn:
             self._latches(view, "protocol_violation")
             return
         elif policy == "terminal":
@@ -357,6 +420,8 @@ class Judge:
         if chosen != "drop":
             return chosen
         if not (self._scenario.letters and view.fsn_at_zero <= fsn <= view.handed_fsn):
+            return policy
+        if fsn != self._low + 1 and not view.vague:  # frames before it are not durable yet
             return policy
         self._droppable[fsn] = category
         if view.vague and policy == "terminal":
@@ -381,7 +446,7 @@ class Judge:
         if not strike:
             return
         now, scenario = self._now(), self._scenario
-        certain = not view.vague and view.handed_nbytes > 0 and self._low + 1 < len(self.payloads)
+        certain = not view.vague and view.handed_nbytes > 0 and self._answered(view) + 1 < len(self.payloads)
         for which in (0, 1) if certain else (1,):
             if not self._strikes[which]:
                 self._struck_millis[which] = now
@@ -394,6 +459,10 @@ class Judge:
         if certain:
             self.counts["strikes"] += 1
             view.least_millis = self.pacing.base_millis(self._strikes[0])
+
+    def _answered(self, view: View) -> int:
+        """The newest frame with an answer on this connection."""
+        return max(self._low, view.answered_fsn)
 
     def _latches(self, view: View, category: str) -> None:
         """It is the end of the sender."""
@@ -421,6 +490,8 @@ class Judge:
             raise Wrong(f"FSN {fsn} is settled again")
         if not self.lied and not all(self.commits[self.acked + 1 : fsn + 1]):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, no server has all of them")
+        if self._scenario.durable and not self.lied and not self.durable.issuperset(range(self.acked + 1, fsn + 1)):
+            raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, not all of them are durable")
         self.acked = fsn
         self._may_owe_since_millis = None
         self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
@@ -464,6 +535,8 @@ class Judge:
         match error:
             case AuthError():
                 kind, right = "auth", self._refusal.startswith("auth")
+            case DurableAckError():
+                kind, right = "durable", list(self._refusals.values()).count("durable") == self._scenario.endpoints
             case ConnectError(tag=None):
                 once = self._scenario.begin_budget_millis == 0 and not self.ever_connected
                 kind, right = "one round", once and len(self._refused) == self._scenario.endpoints
@@ -494,6 +567,10 @@ class Judge:
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
             self._too_small.setdefault(wire.endpoint, now)
+        half_open = self._scenario.half_open_millis
+        if not why and half_open and now - max(view.heard_millis, view.since_millis) >= half_open - 1:
+            why = "silence"
+            self.counts["connections given up as half-open"] += 1
         self.say(f"closes {wire.endpoint}: {why or ('stopped' if self.stopping else 'no reason')}")
         if not (why or self.stopping or self.error is not None):
             raise Wrong("a connection is closed that nothing is wrong with")
@@ -525,9 +602,18 @@ class Judge:
         now, slack = self._now(), self._scenario.oversleep_millis + 10
         if self._budget_left() < -slack:
             raise Wrong("it waits beyond its budget")
-        polls = timeout_millis == 1 and self._budget_left() > 1
+        if self.view is not None and self._scenario.half_open_millis:
+            self._notices_silence(self.view, now)
+        timers = self._scenario.half_open_millis or self._scenario.durable or self._budget_left() <= 1
+        polls = timeout_millis == 1 and not timers
         if self.view is not None and polls and now - self.last_work_millis > _LINGER_MILLIS + slack:
             raise Wrong(f"it polls {now - self.last_work_millis} ms after the last work")
+
+    def _notices_silence(self, view: View, now: int) -> None:
+        silent = now - max(view.heard_millis, view.handed_millis)
+        late = 2 * self._scenario.oversleep_millis + _LATE_MILLIS
+        if view.handed_fsn > self.acked and silent > self._scenario.half_open_millis + late:
+            raise Wrong(f"nothing came for {silent} ms, frames wait, and it is not noticed")
 
     def sleeps(self, room: bool) -> None:
         """The loop waits until something comes; every frame has been told.  ``room``: its socket takes more."""

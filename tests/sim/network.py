@@ -156,7 +156,7 @@ class Wire:
         while items and items[0][0] <= self._taken:
             self._judge.took(self, items.popleft()[1])
         if data:
-            self._judge.worked()
+            self._judge.heard()
             return data
         if self._reset:
             self._judge.took(self, Item("reset"))

@@ -89,6 +89,12 @@ class Scenario:
         self.renewable_token = chance() < 0.2
         if self.renewable_token and chance() < 0.5:
             self.refusals["auth 401"] = 3
+        self.durable = chance() < 0.3
+        self.durable_millis = between(0, 60) if chance() < 0.6 else between(100, 2_000)
+        self.keepalive_millis = between(20, 300)
+        self.half_open_millis = 0 if chance() < 0.7 else between(400, 4_000)
+        if self.durable and chance() < 0.4:
+            self.refusals["durable"] = 4
         self.idle_millis = 0 if chance() < 0.8 else between(60, 400)
 
     def between(self, low: int, high: int) -> int:

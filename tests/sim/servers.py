@@ -8,10 +8,12 @@ ones, goes on.  The reading is the judge's: a message that a correct client cann
 from __future__ import annotations
 
 import struct
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spoolq.qwp import responses
+from tests.sim import frames
 from tests.sim.judge import Item, Judge, Wrong
 from tests.sim.network import BINARY, Wire
 from tests.sim.scenario import BREACHES, GARBAGE, Scenario
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from tests.sim.scheduler import Scheduler
 
 _NEVER: Final = 1 << 30
-_PONG: Final = 0x8A
+_PING, _PONG = 0x89, 0x8A
+_TABLES: Final = 3
 
 
 def frame(payload: bytes, first: int = BINARY) -> bytes:
@@ -79,15 +82,45 @@ class Plan:
         return plan
 
 
+class Wal:
+    """What one server has committed, and what of it is in the object store by now."""
+
+    def __init__(self, judge: Judge, delay_millis: int) -> None:
+        self._judge = judge
+        self._delay_millis = delay_millis
+        self._transactions: dict[str, int] = {}
+        self._waiting: deque[tuple[int, str, int, bytes]] = deque()
+        self.marks: dict[str, int] = {}
+
+    def commit(self, payload: bytes, now_millis: int) -> tuple[str, int]:
+        """The table of a frame, and the transaction that it is."""
+        table = f"t{frames.trailer(payload)[0] % _TABLES}"
+        transaction = self._transactions[table] = self._transactions.get(table, 0) + 1
+        self._waiting.append((now_millis, table, transaction, payload))
+        return table, transaction
+
+    def advance(self, now_millis: int) -> None:
+        """What is old enough has been uploaded."""
+        while self._waiting and self._waiting[0][0] + self._delay_millis <= now_millis:
+            _, table, transaction, payload = self._waiting.popleft()
+            self.marks[table] = transaction
+            self._judge.made_durable(payload)
+
+
 class Session:
     """The server's side of one connection."""
 
-    def __init__(self, scheduler: Scheduler, judge: Judge, scenario: Scenario, wire: Wire, plan: Plan) -> None:
+    def __init__(
+        self, scheduler: Scheduler, judge: Judge, scenario: Scenario, wire: Wire, plan: Plan, wal: Wal
+    ) -> None:
         self._scheduler = scheduler
         self._judge = judge
         self._scenario = scenario
         self._wire = wire
         self.plan = plan
+        self._wal = wal
+        self._advanced: dict[str, int] = {}  # tables, since the last OK
+        self._durable: dict[str, int] = {}  # marks that this client was told
         self._count = 0
         self._answered = 0
         self._committed = 0  # messages that an OK may cover
@@ -103,6 +136,10 @@ class Session:
         if first != BINARY:
             if first == _PONG:
                 self._judge.counts["pongs"] += 1
+            elif first == _PING and not self._ended:
+                self._answer()
+                self._tell_durable()
+                self._wire.respond(frame(payload, _PONG), Item("pong"))
             return
         self._known = self._judge.read(payload, self._known, self.plan.cap_nbytes)
         sequence = self._count
@@ -113,7 +150,7 @@ class Session:
         if sequence >= plan.end_at:
             self._end(sequence, payload)
             return
-        self._judge.committed(payload)
+        self._commit(payload)
         self._committed = self._count
         if sequence >= plan.lies_at:
             plan.lies_at = _NEVER
@@ -126,6 +163,24 @@ class Session:
             self._scheduler.at(self._scheduler.now_millis + plan.ack_delay_millis, self._answer_later)
         elif self._committed - self._answered >= plan.ack_each and not plan.ack_delay_millis:
             self._answer()
+        self._tell_durable()
+
+    def _commit(self, payload: bytes) -> None:
+        self._judge.committed(payload)
+        if frames.is_data(payload):
+            table, transaction = self._wal.commit(payload, self._scheduler.now_millis)
+            self._advanced[table] = transaction
+
+    def _tell_durable(self) -> None:
+        """Durable acks are told when something came, never by themselves; unasked ones have no meaning."""
+        if not self._scenario.durable and self._scenario.rng.random() < 0.9:
+            return
+        self._wal.advance(self._scheduler.now_millis)
+        new = {table: mark for table, mark in self._wal.marks.items() if mark > self._durable.get(table, 0)}
+        if new:
+            self._durable |= new
+            entries = tuple(new.items())
+            self._wire.respond(frame(responses.build(responses.DurableAck(entries))), Item("durable", entries=entries))
 
     def took_part(self) -> None:
         """A part of the next message."""
@@ -152,9 +207,10 @@ class Session:
             self._answered = self._committed
 
     def _ok(self, sequence: int) -> None:
-        tables = (("trades", sequence + 1),) if self._scenario.rng.random() < 0.3 else ()
-        data = responses.build(responses.Ok(sequence, tables))
-        item = Item("ok", sequence=sequence)
+        entries = tuple(self._advanced.items())
+        self._advanced.clear()
+        data = responses.build(responses.Ok(sequence, entries))
+        item = Item("ok", sequence=sequence, entries=entries)
         rng = self._scenario.rng
         if rng.random() < 0.02:  # fragments are put together
             cut = 1 + int(rng.random() * (len(data) - 1))
@@ -169,7 +225,7 @@ class Session:
         if plan.answers_before_end and not plan.skips:
             self._answer()
         elif plan.end not in ("error",) and rng.random() < 0.5:  # committed, and the OK never comes
-            self._judge.committed(payload)
+            self._commit(payload)
         if plan.end == "error":
             self._refuse(sequence)
             return

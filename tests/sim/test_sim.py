@@ -23,6 +23,7 @@ MET = (
     *(f"rejection: {status} terminal" for status in ("03", "05", "06", "08", "09")),
     *(f"terminal: {kind}" for kind in ("auth", "frame_too_large", "one round", "storage", "protocol_violation")),
     *(f"terminal: {kind}" for kind in ("schema_mismatch", "parse_error", "security_error", "write_error")),
+    "connections given up as half-open", "dead letters", "PINGs", "terminal: durable",
     "terminal: connection-lost-budget-exhausted", "terminal: never-connected-budget-exhausted",
 )  # fmt: skip
 """What 2,000 seeds have to meet: a fault that no run has is no test."""

@@ -22,7 +22,7 @@ from tests.sim.network import TlsWire, Wire
 from tests.sim.producer import Producer
 from tests.sim.scenario import Scenario
 from tests.sim.scheduler import Scheduler, SimClock
-from tests.sim.servers import Plan, Session, early
+from tests.sim.servers import Plan, Session, Wal, early
 
 _PORT: Final = 9_000
 _PATIENCE_MILLIS: Final = 200_000  # from the healing on; a cap gap and its pauses fit
@@ -33,6 +33,7 @@ _KINDS: Final = {
     "dns": Kind.DNS,
     "tls": Kind.TLS,
     "handshake": Kind.HANDSHAKE,
+    "durable": Kind.DURABLE,
 }
 
 
@@ -163,6 +164,7 @@ class World:
         self._endpoints = [Endpoint("host", _PORT + index) for index in range(scenario.endpoints)]
         self._heal_millis = scheduler.now_millis + scenario.heal_millis
         self._wires: list[Wire] = []
+        self._wals = [Wal(judge, scenario.durable_millis) for _ in self._endpoints]
         self._done_millis: int | None = None
         self._asleep_for_good = False
         self.loop: IoLoop | None = None
@@ -236,6 +238,9 @@ class World:
             outage_budget_millis=scenario.outage_budget_millis,
             renewable_token=scenario.renewable_token,
             can_drop=scenario.letters,
+            durable_ack=scenario.durable,
+            durable_keepalive_millis=scenario.keepalive_millis,
+            half_open_millis=scenario.half_open_millis,
         )
 
     def close(self) -> None:
@@ -277,11 +282,11 @@ class World:
         kind = TlsWire if scenario.encrypted else Wire
         wire = kind(scheduler, judge, index, latency=scenario.latency, room_nbytes=scenario.room_nbytes)
         plan = Plan.drawn(scenario, healed)
-        wire.session = Session(scheduler, judge, scenario, wire, plan)
+        wire.session = Session(scheduler, judge, scenario, wire, plan, self._wals[index])
         self._wires = [one for one in self._wires if not one.closed] + [wire]
         judge.connected(wire, plan.cap_nbytes)
         rest = early(scenario, judge, wire) if not healed and self._rng.random() < scenario.early else b""
-        return Connection(wire, Accepted(1, plan.cap_nbytes, "", False), rest)  # type: ignore[arg-type]
+        return Connection(wire, Accepted(1, plan.cap_nbytes, "", scenario.durable), rest)  # type: ignore[arg-type]
 
     def _refuse(
         self, loop: IoLoop, endpoint: Endpoint, index: int, options: ConnectOptions, limit_millis: int | None
