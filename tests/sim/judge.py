@@ -139,6 +139,8 @@ class Judge:
         self._refusals: dict[int, str] = {}  # since the last connection
         self._droppable: dict[int, str] = {}  # frames whose refusal may make a dead letter of them, and its category
         self._must_save: int | None = None  # the one that must become one
+        self._held = -1  # the one that may be sent when all before it is settled
+        self._maybe_held: set[int] = set()
         self._must_latch = ""  # after a letter that could not be made
 
     def say(self, text: str) -> None:
@@ -263,6 +265,8 @@ class Judge:
             raise Wrong(f"FSN {frames.trailer(payload)[0]} is sent where FSN {fsn} is due")
         if view.cap_nbytes is not None and len(payload) > view.cap_nbytes:
             raise Wrong(f"FSN {fsn} has {len(payload)} bytes, the cap is {view.cap_nbytes}")
+        if self.acked + 1 < self._held <= fsn and not self.lied:
+            raise Wrong(f"FSN {fsn} is sent, FSN {self._held} was to be held back, settled is FSN {self.acked}")
         view.handed_fsn = fsn
         view.handed_millis = self._now()
         self.counts["frames sent"] += 1
@@ -396,6 +400,8 @@ class Judge:
         self.counts[f"rejection: {item.status:02x} {policy}"] += 1
         if view.vague:
             view.may_latch.add("protocol_violation")  # it may seem to skip frames
+            if policy == "drop":
+                self._maybe_held.add(fsn)
             if policy == "terminal":
                 view.may_latch.add(category)
         elif self._answered(view) + 1 < fsn <= view.handed_fsn:
@@ -403,6 +409,10 @@ class Judge:
             return
         elif policy == "terminal":
             self._latches(view, category)
+            return
+        elif policy == "drop" and fsn > self._low + 1:  # what is before it is not durable yet
+            self._held = fsn
+            self._ends(view, f"error {item.status:02x}, to be dropped later", strike=False)
             return
         elif policy == "drop":
             self._must_save = fsn
@@ -420,8 +430,6 @@ class Judge:
         if chosen != "drop":
             return chosen
         if not (self._scenario.letters and view.fsn_at_zero <= fsn <= view.handed_fsn):
-            return policy
-        if fsn != self._low + 1 and not view.vague:  # frames before it are not durable yet
             return policy
         self._droppable[fsn] = category
         if view.vague and policy == "terminal":
@@ -520,7 +528,7 @@ class Judge:
         if fsn != self.acked + 1 or fsn not in self.letters:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
-        self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
+        self._owing_millis = self._now()  # there is no connection
         self._droppable.clear()
         self._strikes = [0, 0]
         self._not_writables = 0
@@ -621,6 +629,8 @@ class Judge:
         if view is None or view.maybe_ended or not room:
             return
         fsn = view.handed_fsn + 1
+        if fsn == self._held or fsn in self._maybe_held:
+            return
         too_large = (
             view.cap_nbytes is not None and fsn < len(self.payloads) and len(self.payloads[fsn]) > view.cap_nbytes
         )
