@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -601,6 +602,29 @@ def test_dlq_04_a_sync_that_fails_leaves_the_letter_and_says_in_doubt(
             with pytest.raises(StorageError) as caught:
                 sender.requeue(letter)
         assert caught.value.in_doubt
+        assert sender.dead_letters() == [letter]
+        sender.wait()
+        assert numbers(server) == [2, 1]
+
+
+@pytest.mark.parametrize("at", ["publisher._on_published", "store.sync", "letters.kept.remove"])
+def test_dlq_04_a_ctrl_c_behind_the_frame_leaves_the_letter_and_says_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    sender = stopped(tmp_path)
+    sender.skip_head_frame()
+    closed(sender)
+    with QwpServer() as server, open_sender(server, on_slot(tmp_path)) as sender:
+        (letter,) = sender.dead_letters()
+        owner, _, name = at.rpartition(".")
+        with monkeypatch.context() as patch:
+            patch.setattr(attrgetter(owner)(sender._engine), name, interrupted)
+            with pytest.raises(KeyboardInterrupt) as caught:
+                sender.requeue(letter)
+        assert caught.value.in_doubt  # type: ignore[attr-defined]
         assert sender.dead_letters() == [letter]
         sender.wait()
         assert numbers(server) == [2, 1]

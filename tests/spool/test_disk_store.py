@@ -546,14 +546,17 @@ def test_33_a_ctrl_c_at_the_end_of_a_rotation_leaves_a_store_that_goes_on(tmp_pa
 
     store = fresh(Files(), tmp_path / "s")
     store.keep(0)
-    fill(store, 2)
+    fill(store, 1)
     store._sealed = Interrupting(store._sealed)
     with pytest.raises(KeyboardInterrupt):
-        fill(store, 1)
+        put(store, payload_of(1, 40))
     store._sealed = list(store._sealed)
-    fill(store, 3)
-    assert replay(store, 0) == [payload_of(fsn) for fsn in range(5)]
+    sizes = [30, 10, 40, 30]  # the second one would fit the old segment, which the manifest has left
+    for fsn in (1, 2, 3):
+        assert put(store, payload_of(fsn, sizes[fsn])) == fsn
+    frames = [payload_of(fsn, nbytes) for fsn, nbytes in enumerate(sizes)]
+    assert replay(store, 0) == frames
     store.close()
     after = open_store(Files(), str(tmp_path), "s", segment_nbytes=SEGMENT, total_nbytes=1_000).store
-    assert replay(after, 0) == [payload_of(fsn) for fsn in range(5)]
+    assert replay(after, 0) == frames
     after.close()

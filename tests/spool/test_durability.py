@@ -14,7 +14,7 @@ from spoolq.spool.manifest import Manifest
 from spoolq.spool.opening import open_store
 from spoolq.spool.store import Durability
 from tests.spool.crash_scenario import ID, Life
-from tests.spool.disk_slot import payload_of, put, replay
+from tests.spool.disk_slot import fill, fresh, payload_of, put, replay
 from tests.spool.files_double import FailingFiles, PowerCutFiles, RecordingFiles, UnsyncedFiles, WatchedFiles
 
 FIRST, SECOND, MANIFEST, DICT = "sf-0000000000000000.sfa", "sf-0000000000000001.sfa", "sf-manifest.bin", ".symbol-dict"
@@ -178,6 +178,23 @@ def test_dur_04_a_rotations_failed_sync_is_not_believed_either(
     image = files.image(tmp_path / "image", lambda _: False)
     Life(image, tried=dict(life.tried), published=dict(life.published)).check(at_least=2)
     files.bury()
+
+
+def test_dur_04_an_append_whose_rotation_could_not_sync_the_full_segment_is_not_in_doubt(tmp_path: Path) -> None:
+    """The frames before it are; of this one nothing is queued, so repeating it repeats nothing."""
+    files = WatchedFiles()
+    store = fresh(files, tmp_path / "s", durability="periodic")
+    store.keep(0)
+    fill(store, 2)
+    files.failing = lambda name, path: name == "sync" and path.endswith(FIRST)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="FSN 0 on are queued") as caught:
+            put(store, payload_of(2))
+        assert (caught.value.in_doubt, store.published_fsn) == (False, 1)
+    files.failing = lambda *_: False
+    store.sync()
+    fill(store, 1)
+    store.close()
 
 
 def test_inv_17_a_trim_whose_manifest_sync_failed_unlinks_nothing_until_it_is_stored(tmp_path: Path) -> None:

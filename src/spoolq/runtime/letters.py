@@ -131,12 +131,13 @@ class Letters:
                 f"{letter.path} holds a frame that cannot be queued: {fault.text}; look at it, write its rows again",
                 filename=letter.path,
             ) from None
-        fsn = self._append(parts)
+        published = self._store.published_fsn
         try:
+            fsn = self._append(parts)
             self._store.sync()
             kept.remove(letter)
-        except SpoolqError as error:
-            error.in_doubt = True  # the frame is queued, and the letter is still there
+        except BaseException as error:  # also an interrupt: the letter is still there, and the frame may be queued
+            error.in_doubt = self._store.published_fsn > published  # type: ignore[attr-defined]
             raise
         return fsn
 

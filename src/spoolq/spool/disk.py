@@ -274,7 +274,11 @@ class DiskStore(Appender):
                 return False
         base = full.frames.end_fsn
         if self._syncs:
-            self._commit.cover(base - 1)  # before anything says that the chain goes on behind it
+            try:
+                self._commit.cover(base - 1)  # before anything says that the chain goes on behind it
+            except StorageError as error:
+                error.in_doubt = False  # of the append that wants the room nothing is queued
+                raise
         spare.promote(base)
         if self._syncs:
             spare.sync_header()  # before the manifest names it (invariant 14)
