@@ -167,6 +167,21 @@ def test_29a_of_a_long_body_1024_bytes_are_quoted(wake: int) -> None:
     assert "a" * 1_025 not in text
 
 
+@pytest.mark.parametrize("way", [("u", "pä", None), (None, None, "hunter2secret")])
+@pytest.mark.parametrize("before", [0, 1_000, 1_010, 1_020])
+def test_a_refusal_that_quotes_the_request_shows_no_secret(
+    wake: int, way: tuple[str | None, str | None, str | None], before: int
+) -> None:
+    """Neither whole nor cut off by the end of what is quoted."""
+    header = authorization(*way)
+    assert header is not None
+    body = f"{'x' * before}{header} is not known".encode()
+    with Peer(answering(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))) as peer:
+        text = failure(peer.endpoint, wake, authorization=header).text
+    assert "xxx" in text or "is not known" in text
+    assert header.partition(" ")[2][:3] not in text
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("length", [0, 3])
 def test_a_body_that_is_whole_is_not_waited_for(wake: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:

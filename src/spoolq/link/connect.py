@@ -36,6 +36,7 @@ from spoolq.qwp import upgrade
 
 _USER_AGENT: Final = "spoolq"
 _BODY_MILLIS: Final = 1_000  # a refusal's body is a courtesy
+_SECRET_END_MIN: Final = 3  # a shorter end of a text may be anything
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # a dead idle peer: 50 s
 
 
@@ -248,7 +249,8 @@ def _upgrade(sock: socket.socket, endpoint: Endpoint, options: ConnectOptions, l
         head, rest = _read_head(sock, endpoint, waiter)
         status, headers = _parse_head(head, endpoint)
         if status != 101:
-            raise _refused(status, headers, _body(sock, headers, rest, limit), endpoint)
+            said = _without_secret(_body(sock, headers, rest, limit), options)
+            raise _refused(status, headers, printable(said), endpoint)
         accepted = upgrade.accepted(headers, key)
         if options.durable_ack and not accepted.durable_ack:
             raise ConnectFailure(Kind.DURABLE, f"{endpoint} does not grant durable acks")
@@ -324,14 +326,26 @@ def _parse_head(head: bytes, endpoint: Endpoint) -> tuple[int, list[tuple[str, s
 
 
 def _body(sock: socket.socket, headers: upgrade.Headers, body: bytes, limit: _Limit) -> str:
-    """What a refusal says, as far as it comes soon: at most 1,024 bytes, made printable."""
+    """What a refusal says, as far as it comes soon: at most 1,024 bytes."""
     told = (upgrade.header(headers, "Content-Length") or "").strip()
     wanted = min(int(told[:9]) if told.isascii() and told.isdigit() else 1 << 30, limits.REFUSAL_BODY_BYTES_MAX)
     waiter = limit.waiter(_BODY_MILLIS, "the refusal's body")
     with contextlib.suppress(OSError, ConnectFailure):
         while len(body) < wanted and (data := _read_some(sock, waiter)):
             body += data
-    return printable(body[:wanted].decode(errors="replace"))
+    return body[:wanted].decode(errors="replace")
+
+
+def _without_secret(said: str, options: ConnectOptions) -> str:
+    """A proxy may quote the request that it refuses; its credentials belong in no log, a cut end of them neither."""
+    secret = (options.authorization or "").partition(" ")[2]
+    if not secret:
+        return said
+    said = said.replace(secret, "[secret]")
+    for length in range(min(len(secret) - 1, len(said)), _SECRET_END_MIN - 1, -1):
+        if said.endswith(secret[:length]):
+            return f"{said[:-length]}[secret]"
+    return said
 
 
 def _refused(status: int, headers: list[tuple[str, str]], body: str, endpoint: Endpoint) -> ConnectFailure:
