@@ -172,6 +172,21 @@ def test_ERR_07_a_fault_of_the_client_logs_a_traceback_and_ends_the_sender(serve
     assert len(handler.told) == 1
 
 
+def test_ERR_07_a_fault_in_the_keeper_ends_the_sender_as_loudly(server: QwpServer, caplog, monkeypatch) -> None:
+    """Without it nobody makes spares, keeps the flush deadline or syncs: nothing of that may end in silence."""
+    told = Recorder()
+    sender = open_sender(server, handler=told)
+    monkeypatch.setattr(sender._engine.store, "keep_due_millis", lambda _: 1 // 0)
+    sender._engine.keeper.wake()
+    event = told.wait_for()
+    assert event.category == "client_fault"
+    with pytest.raises(SpoolqError, match="the keeper failed: ZeroDivisionError"):
+        put(sender, 1)
+    with pytest.raises(SpoolqError, match="the keeper failed"):
+        sender.close()
+    assert any(record.exc_info for record in caplog.records)
+
+
 def test_ERR_08_await_acked_fsn_with_0_raises_a_latched_error(server: QwpServer) -> None:
     handler = Recorder()
     sender = open_sender(server, handler=handler)

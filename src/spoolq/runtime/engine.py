@@ -114,6 +114,7 @@ class Engine:
             report=self._timer_failed,
             on_room=self.progress.advanced,
             sync=self._sync if config.sf_durability == "append" else None,
+            on_fault=lambda error: self._fault("the keeper", error),
         )
         self._syncs_flushes = config.sf_durability in ("flush", "append")
         self._wakes_keeper = config.sf_durability == "periodic"
@@ -239,12 +240,16 @@ class Engine:
         try:
             loop.run()
         except BaseException as error:  # a SystemExit, too: a token provider is the caller's code
-            _LOG.exception("the I/O thread failed; the sender has stopped")
-            fault = error if isinstance(error, SpoolqError) else SpoolqError(f"the I/O thread failed: {error!r}")
-            if fault is not error:
-                fault.__cause__ = error
-            self._latched(actions.Latch(fault))
-            self.reports.fault(fault, self.store.acked_fsn + 1, self.store.published_fsn)
+            self._fault("the I/O thread", error)
+
+    def _fault(self, thread: str, error: BaseException) -> None:
+        """One of the threads is at its end by a fault of ours; called where the error is handled."""
+        _LOG.exception("%s failed; the sender has stopped", thread)
+        fault = error if isinstance(error, SpoolqError) else SpoolqError(f"{thread} failed: {error!r}")
+        if fault is not error:
+            fault.__cause__ = error
+        self._latched(actions.Latch(fault))
+        self.reports.fault(fault, self.store.acked_fsn + 1, self.store.published_fsn)
 
     # -- what the loop and the keeper tell -------------------------------------------------------
     def _catch_up(self, cap_nbytes: int) -> Iterator[bytes]:

@@ -43,7 +43,8 @@ class Keeper:
     ``publish`` is `Publisher.publish`; ``interval_millis`` is None when the deadline is off;
     ``report`` is told of a failed timer flush, and None when one succeeded after it; ``on_room`` is
     called when an append that waits for room may be tried again.  ``sync`` is called behind a timer
-    flush with its FSN, without the sender's lock.
+    flush with its FSN, without the sender's lock.  ``on_fault`` is told what ended the thread, a fault of ours:
+    without it nobody makes spares or syncs, and callers would wait for nothing.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Keeper:
         report: Callable[[SpoolqError | None], None],
         on_room: Callable[[], None] = lambda: None,
         sync: Callable[[int], None] | None = None,
+        on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._rows = rows
         self._store = store
@@ -68,6 +70,7 @@ class Keeper:
         self._report = report
         self._on_room = on_room
         self._sync = sync
+        self._on_fault = on_fault
         store.on_work = self.wake
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -118,11 +121,16 @@ class Keeper:
             self._condition.notify()
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            if self._store.keep(self._clock.now_millis()):
-                self._on_room()
-            if self._is_due():
-                self._flush()
+        try:
+            while self._wait_for_work():
+                if self._store.keep(self._clock.now_millis()):
+                    self._on_room()
+                if self._is_due():
+                    self._flush()
+        except BaseException as error:
+            if self._on_fault is None:
+                raise
+            self._on_fault(error)
 
     def _wait_for_work(self) -> bool:
         """Waits until there is something to do; False when the thread has to end."""
