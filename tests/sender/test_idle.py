@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.chaos.journal import Journals
 from tests.chaos.server import ServerProcess
 from tests.crash.rows import row
 
-from .harness import StepClock, child_environment, numbers, open_sender, publish
+from .harness import TIMEOUT_SECONDS, StepClock, child_environment, numbers, open_sender, publish
 
 IDLE_SECONDS = 10.0
 _SENDER = """
@@ -113,6 +114,32 @@ def test_lng_02_the_linger_ends_and_a_row_wakes_the_sender() -> None:
             server.wait_for_rows("t", n + 1)
             clock.asleep()
         assert numbers(server) == [0, 1, 2]
+
+
+class SlowLinger(StepClock):
+    """A poll of the linger ends only by what happens, never by its time; that is an error of the loop."""
+
+    def poll(self, poller: Any, timeout_millis: int | None) -> list[tuple[int, int]]:
+        if timeout_millis == 1:
+            ready: list[tuple[int, int]] = poller.poll(TIMEOUT_SECONDS * 100)
+            assert ready, "nobody woke the loop"
+            return ready
+        return super().poll(poller, timeout_millis)
+
+
+@pytest.mark.parametrize("how", ["await_acked_fsn", "await_ok_fsn", "wait", "close"])
+def test_13_who_waits_for_the_server_is_not_kept_by_the_linger(how: str) -> None:
+    """A flush wakes nobody within the linger; the wait behind it does."""
+    with QwpServer() as server, open_sender(server, clock=SlowLinger()) as sender:
+        fsn = publish(sender, 0)
+        match how:
+            case "await_acked_fsn" | "await_ok_fsn":
+                assert getattr(sender, how)(fsn, timeout_millis=None)
+            case "wait":
+                sender.wait()
+            case "close":
+                sender.close()
+        assert numbers(server) == [0]
 
 
 @pytest.mark.parametrize(("where", "times"), [("memory", 1_000), ("slot", 300)])

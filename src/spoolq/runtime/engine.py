@@ -306,6 +306,12 @@ class Engine:
         if self._wakes_keeper and self.keeper.without_chore:
             self.keeper.wake()
 
+    def _hurry(self) -> None:
+        """The caller is about to wait for the server; an interrupt may have kept a flush from waking the loop, too."""
+        if self.loop is not None:
+            self.loop.hurry()
+        self._published()
+
     def _describe_wire(self) -> str:
         machine = self.machine
         if machine.state is State.CONNECTED:
@@ -421,7 +427,7 @@ class Engine:
 
     def await_acked(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits for the watermark; see `Progress.wait_until`."""
-        self._published()  # an interrupt may have kept the flush from waking the loop
+        self._hurry()
         return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
 
     @property
@@ -431,12 +437,13 @@ class Engine:
 
     def await_ok(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits until a server has committed ``fsn``; see `Progress.wait_until`."""
+        self._hurry()
         return self.progress.wait_until(lambda: self.ok_fsn >= fsn, timeout_millis)
 
     def await_all(self, stall_millis: int | None) -> None:
         """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
         target = self.store.published_fsn
-        self._published()
+        self._hurry()
         while True:
             step = min(self.store.acked_fsn + 1, target)
             if not self.progress.wait_until(lambda fsn=step: self.store.acked_fsn >= fsn, stall_millis):  # type: ignore[misc]
@@ -585,7 +592,7 @@ class Engine:
         """Waits for the acknowledgements as long as the setting says; raises a terminal error in any case."""
         timeout_millis = self.config.close_flush_timeout_millis
         store = self.store
-        self._published()
+        self._hurry()
 
         def drained() -> bool:
             return store.acked_fsn >= store.published_fsn
