@@ -80,7 +80,8 @@ def test_lng_01_an_idle_sender_makes_no_system_call(tmp_path: Path, where: str) 
 def test_lng_01_without_a_server_only_the_attempts_cost_anything() -> None:
     """One in five seconds here, by the I/O thread; the others do not run."""
     with QwpServer() as server:
-        conf = f"{server.conf}reconnect_initial_backoff_millis=5000;initial_connect_retry=off;close_flush_timeout_millis=30000;"
+        conf = f"{server.conf}reconnect_initial_backoff_millis=5000;initial_connect_retry=off;"
+        conf += "close_flush_timeout_millis=30000;"  # the backoff may last ten seconds
         with _child(conf) as child:
             wait_for_rest(child.pid)
             server.stop()
