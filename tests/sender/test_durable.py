@@ -62,6 +62,7 @@ def test_dua_01_await_acked_waits_for_the_durable_ack(server: QwpServer) -> None
         waiting = Call(sender.await_acked_fsn, 0)
         raw.send(BINARY, build(Ok(0, (("t", 1),))))
         assert sender.await_ok_fsn(0)
+        assert sender.acked_fsn() is None
         assert waiting.is_alive()
         raw.send(BINARY, build(DurableAck((("t", 1),))))
         assert waiting.outcome() is True
