@@ -40,6 +40,7 @@ DURABLE_TABLES_MAX: Final = 65_536
 DURABLE_NAMES_LENGTH_MAX: Final = 16 << 20
 DURABLE_WAITING_MAX: Final = 65_536  # OKs and their entries that wait; above it OKs are put together
 SEQ_TXN_TABLES_MAX: Final = 10_000  # tables of which the highest transaction is kept
+GROUPS_MAX: Final = 65_536  # transactions of several frames that wait for their OK; above it they are put together
 
 # --- upgrade (wire.md 1.2; the bounds are the Rust core's) ----------------------------------------
 RESPONSE_HEAD_BYTES_MAX: Final = 32 << 10

@@ -22,6 +22,7 @@ _NOT_ON_A_CONNECTION = (
     *(events.Begin, events.Connected, events.ConnectFailed, events.TimerDue),
     *(events.LetterSaved, events.LetterFailed),
     events.Decided,  # the resolver: tests/delivery/test_model.py
+    events.DeferredQueued,  # frames that other clients left: tests/delivery/test_groups.py, tests/sender/test_groups.py
 )
 
 

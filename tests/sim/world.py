@@ -59,6 +59,7 @@ class WatchedLog:
     """The store as the loop and the machine see it: the judge sees what is settled; other threads come between."""
 
     unsent = (0, 0)
+    grouped_end_fsn = 0
 
     def __init__(
         self, store: MemoryStore, judge: Judge, producer: Producer, scheduler: Scheduler, scenario: Scenario

@@ -615,6 +615,35 @@ def test_deferred_frames_that_a_later_one_commits_are_sent(tmp_path: Path) -> No
     assert sorted(outcome.frames) == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("chain", "end"),
+    [
+        ("ccc", 0),
+        ("ccdd", 0),  # a tail: never sent
+        ("cdc", 3),
+        ("cdcc/cc", 3),
+        ("dc/dddcc/c", 6),
+        ("cd/cc", 3),  # over the end of a segment
+        ("cd/ddd/cc/c", 6),  # and over a whole one
+        ("cd/dddc", 6),
+        ("dccd/c/dd", 5),
+        ("ooo/oco", 0),  # an opaque payload commits
+        ("cdo", 3),
+        ("d/o", 2),
+    ],
+)
+def test_behaviour_3_6_the_last_commit_of_deferred_frames_is_known(tmp_path: Path, chain: str, end: int) -> None:
+    frames = {"c": payload(0), "d": slot_maker.message(0, [], defer=True), "o": b"opaque\x01\x01\x01\x01\x01\x01"}
+    slot, bases, base = Slot(), [], 0
+    for part in chain.split("/"):
+        slot.segment(base, [frames[kind] for kind in part], size=None if part != chain.split("/")[-1] else 300)
+        bases.append(base)
+        base += len(part)
+    slot.files[_MANIFEST] = slot_maker.manifest(0, bases[-1])
+    slot.write(tmp_path / ID)
+    assert recover(tmp_path)[1].seed.grouped_end_fsn == end
+
+
 def test_set_aside_takes_the_next_free_number_up_to_the_limit(tmp_path: Path) -> None:
     for number in range(63):
         (tmp_path / f"{ID}.unreplayable-{number}").mkdir()

@@ -1,7 +1,7 @@
 """What happens to the delivery machine: one small object each, made by runtime/.
 
-Order on a connection: `Connected`, then any mix of `RunPartlySent`, `RunSent`, `FrameTooLarge`,
-`Answered`, `Published`, until one of `PeerClosed`, `Lost`, `Undecodable`, `ProtocolBreach`,
+Order on a connection: `Connected`, then any mix of `DeferredQueued`, `RunPartlySent`, `RunSent`,
+`FrameTooLarge`, `Answered`, `Published`, until one of `PeerClosed`, `Lost`, `Undecodable`, `ProtocolBreach`,
 `StorageBroken`, or until the machine asks for a `Disconnect`; after that nothing of this connection
 is told any more.  Each `SendRun` is answered by one `RunSent` or one `FrameTooLarge`.
 """
@@ -77,6 +77,17 @@ class RunPartlySent:
     """
 
     fsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredQueued:
+    """Of the run under way these frames leave their commit to a later one (behaviour.md 3.6).
+
+    Told before any of the run is handed to the socket, in order, once for each row of such frames.
+    """
+
+    first_fsn: int
+    last_fsn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,7 @@ Event = (
     | Published
     | RunPartlySent
     | RunSent
+    | DeferredQueued
     | FrameTooLarge
     | StorageBroken
     | Answered

@@ -37,6 +37,10 @@ With durable acks an OK settles nothing either: it moves ``ok_fsn``, and the fra
 are durable (`durable`).  Replay, pauses and the budget go by what is settled; a rejection and a strike
 concern the first frame without an OK on this connection.  A frame that is to be dropped while one before it
 is not durable is held back on the next connection until it is the oldest one: settling it settles those too.
+
+Frames that other clients left may belong together as one transaction (`groups`).  Such a group is settled, replayed
+and left for another endpoint from its first frame.  A refusal of any of its frames concerns all of it; none
+is dropped, for the others would land as half a transaction.
 """
 
 from __future__ import annotations
@@ -69,6 +73,7 @@ from spoolq.delivery.backoff import Backoff
 from spoolq.delivery.cap_gap import CapGap
 from spoolq.delivery.durable import DurableAcks, SeqTxns, TooManyTables, joined
 from spoolq.delivery.events import Event, FailureKind
+from spoolq.delivery.groups import Groups
 from spoolq.delivery.hosts import Hosts, HostState
 from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
@@ -168,6 +173,7 @@ class Delivery:
         self._bound: int | None = None
         self._caps: dict[int, int | None] = {}
         self._wire = WireMap(0, 0)
+        self._groups = Groups()
         self._sending = False
         self._answered = self._acked  # newest frame with an OK on this connection
         self._durable: DurableAcks | None = None
@@ -294,6 +300,7 @@ class Delivery:
         self._bound = index
         self._caps[index] = event.cap_nbytes
         self._wire = WireMap(self._acked + 1, event.catch_up, self._log.unsent)
+        self._groups = Groups()
         self._answered = self._acked
         self._durable = DurableAcks(self._acked) if self._options.durable_ack else None
         self._pulse.begin(self._now)
@@ -341,7 +348,7 @@ class Delivery:
         self._hosts.failed(self._endpoint, state)
         self._outcomes.append((self._endpoint, printable(event.text)))
         self._retry_after = max(self._retry_after, event.retry_after_millis or 0)
-        if event.kind is FailureKind.CAP and self._endpoint_is_too_small(printable(event.text)):
+        if event.kind is FailureKind.CAP and self._endpoint_is_too_small(printable(event.text), self._acked + 1):
             return
         if not self._one_round and self._budget_is_over():
             self._give_up()
@@ -410,6 +417,8 @@ class Delivery:
                 self._run_sent(last_fsn)
             case events.RunPartlySent(fsn):
                 self._sent_up_to(fsn)
+            case events.DeferredQueued(first, last):
+                self._groups.deferred(first, last)
             case events.FrameTooLarge():
                 self._sending = False
                 self._too_large = event
@@ -473,10 +482,11 @@ class Delivery:
             self._pending_ok = joined(self._pending_ok, ok)
         elif fsn > sent:
             self._warn_clamped(f"an OK for message {ok.sequence}", fsn)
+        fsn = self._groups.committed(min(fsn, sent))
         if self._durable is None:
-            self._settle(min(fsn, sent))
+            self._settle(fsn)
         else:
-            self._committed(self._durable, min(fsn, sent), ok.entries)
+            self._committed(self._durable, fsn, ok.entries)
 
     def _committed(self, durable: DurableAcks, fsn: int, entries: Entries) -> None:
         """An OK while only durable acks settle."""
@@ -547,16 +557,16 @@ class Delivery:
         answered = self._answered
         if self._pending_ok is not None:
             answered = max(answered, self._wire.fsn_of(self._pending_ok.sequence))
-        named = fsn
+        named, (first, commit) = fsn, self._groups.of(fsn)
         if fsn > bound:
             self._warn_clamped(f"a rejection of message {rejection.sequence}", fsn)
             fsn = bound
-        elif fsn > answered + 1:
+        elif first > answered + 1:
             category = policy.category_of(rejection.status)
             self._fail(verdicts.skipped(self._name, category, rejection, self._answered + 1, fsn))
             return
-        # Nothing but the very frame that was named may be dropped, with an OK for all before it.
-        exact = named == fsn == self._answered + 1 and fsn <= self._wire.sent_fsn
+        # Nothing but the very frame that was named may be dropped, with an OK for all before it; no part of a group.
+        exact = named == fsn == self._answered + 1 and fsn <= self._wire.sent_fsn and first == commit
         refusal = self._refusal_of(rejection, fsn, fsn, droppable=exact and self._options.can_drop)
         if fsn <= self._acked:
             self._actions.append(Report(refusal.event(refusal.policy)))
@@ -615,7 +625,7 @@ class Delivery:
             again = self._not_writable - 1
             self._reconnect(text, state, self._backoff.paced_millis(again) if again else 0)
         else:
-            self._strike(text, rejection, state)
+            self._strike(text, rejection, state, refusal.first_fsn)
 
     def _dropped(self) -> None:
         """The frame is a dead letter: the log goes on behind it, on a new connection.
@@ -640,13 +650,21 @@ class Delivery:
         else:
             self._strike(text, None)
 
-    def _strike(self, why: str, rejection: ErrorFrame | None, state: HostState = HostState.TRANSPORT_ERROR) -> None:
-        """Drops the connection; counted against the frame at the head when it can be its fault."""
+    def _strike(
+        self,
+        why: str,
+        rejection: ErrorFrame | None,
+        state: HostState = HostState.TRANSPORT_ERROR,
+        refused_fsn: int | None = None,
+    ) -> None:
+        """Drops the connection; counted against the frame at the head, or its group, when it can be its fault."""
         head = self._answered + 1
         if not self._sent_anything or head > self._log.published_fsn:
             self._reconnect(why, state)
         elif self._poison.strike(self._now):
-            self._fail(verdicts.poisoned(self._name, head, self._poison.strikes, why, rejection))
+            ours = refused_fsn is not None and self._groups.of(refused_fsn)[0] == head
+            named = refused_fsn if ours and refused_fsn is not None else head
+            self._fail(verdicts.poisoned(self._name, named, self._poison.strikes, why, rejection))
         else:
             self._reconnect(why, state, self._backoff.paced_millis(self._poison.strikes))
 
@@ -671,16 +689,16 @@ class Delivery:
 
     # -- a frame above the cap -----------------------------------------------------------------
     def _leave_too_small(self) -> None:
-        """Goes to another endpoint as soon as the frame that does not fit here is the oldest one."""
+        """Goes to another endpoint as soon as the frame that does not fit here, or its group, is the oldest one."""
         frame = self._too_large
-        if frame is None or frame.fsn > self._acked + 1:
+        if frame is None or self._groups.of(frame.fsn)[0] > self._acked + 1:
             return
         text = f"FSN {frame.fsn} takes {frame.nbytes} bytes, {self._name} at most {self._caps[self._endpoint]}"
-        if not self._endpoint_is_too_small(text):
+        if not self._endpoint_is_too_small(text, frame.fsn):
             self._reconnect(text, HostState.TOPOLOGY_REJECT)
 
-    def _endpoint_is_too_small(self, what: str) -> bool:
-        """Notes it; True when no endpoint is left and the sender ended."""
+    def _endpoint_is_too_small(self, what: str, fsn: int) -> bool:
+        """Notes it; True when no endpoint is left and the sender ended, because of this frame."""
         if self._cap_gap.found(self._endpoint, self._now):
             self._warn("cap", f"{what}: not sent there; another endpoint is looked for and the data is kept")
         if not self._cap_gap.proven(self._now):
@@ -688,7 +706,7 @@ class Delivery:
         caps = ", ".join(
             f"{name} {self._caps.get(index) or 'unknown'}" for index, name in enumerate(self._options.endpoints)
         )
-        self._fail(verdicts.too_large(what, caps, self._acked + 1))
+        self._fail(verdicts.too_large(what, caps, fsn))
         return True
 
     # -- the end of a connection, or of the sender ---------------------------------------------

@@ -103,14 +103,14 @@ def protocol_violation(endpoint: str, what: str, first_fsn: int, last_fsn: int) 
     )
 
 
-def too_large(what: str, caps: str, head_fsn: int) -> ServerRejection:
-    """No endpoint takes the frame at the head (ours.md 6)."""
+def too_large(what: str, caps: str, fsn: int) -> ServerRejection:
+    """No endpoint takes this frame, and what comes next cannot go without it (ours.md 6)."""
     return ServerRejection(
         f"{what}, and every endpoint has refused that size for too long ({caps}); the frame is kept: raise the "
         "receive buffer of a server, then open a new sender",
         category="frame_too_large",
-        from_fsn=head_fsn,
-        to_fsn=head_fsn,
+        from_fsn=fsn,
+        to_fsn=fsn,
     )
 
 

@@ -39,6 +39,15 @@ TIMESTAMPS_RAW: Final = 0
 TIMESTAMPS_GORILLA: Final = 1
 
 
+def is_deferred(payload: bytes | memoryview) -> bool:
+    """Whether a stored payload is a message that leaves its commit to a later one; an opaque payload is not."""
+    return (
+        len(payload) >= HEADER.size
+        and payload[FLAGS_OFFSET] & FLAG_DEFER_COMMIT != 0
+        and payload[: len(MAGIC)] == MAGIC
+    )
+
+
 class Status(IntEnum):
     """First byte of a response (wire.md 5)."""
 

@@ -82,6 +82,7 @@ class _Slot:
         self.published_fsn = -1
         self.acked_fsn = -1
         self.unsent = (0, 0)
+        self.grouped_end_fsn = 0
 
     @property
     def held(self) -> bool:
@@ -111,6 +112,7 @@ class _Slot:
             self.published_fsn, self.acked_fsn, self.unsent = store.published_fsn, store.acked_fsn, store.unsent
         if again and (self.published_fsn, self.acked_fsn, self.unsent) != before:
             raise _Changed
+        self.grouped_end_fsn = 0 if store is None else store.grouped_end_fsn
         found = adopted.report
         bad = found.cut or found.quarantined or found.warnings
         _LOG.log(logging.WARNING if bad else logging.INFO, "draining %s", found.line())

@@ -23,11 +23,12 @@ from spoolq.delivery import Delivery, State, actions, events
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
 from spoolq.link.poller import POLLIN, POLLOUT
+from spoolq.qwp.layout import is_deferred
 from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.throttle import Throttle
 from spoolq.runtime.wakeup import Wakeup
-from spoolq.spool import Outgoing
+from spoolq.spool import Outgoing, Run
 
 _LOG = logging.getLogger("spoolq.delivery")
 LINGER_MILLIS: Final = 50
@@ -394,6 +395,8 @@ class IoLoop:
                 count = connection.queue_run(run, action.max_frame_nbytes)
                 if count:
                     self._sending = (run.first_fsn, run.first_fsn + count - 1)
+                    if run.first_fsn < self._store.grouped_end_fsn:
+                        self._tell_deferred(run, count)
                 else:
                     self._tell(events.FrameTooLarge(run.first_fsn, run.payloads()[0].nbytes))
             finally:
@@ -402,6 +405,17 @@ class IoLoop:
             self._tell(events.StorageBroken(error))
             return
         self._flush(connection)
+
+    def _tell_deferred(self, run: Run, count: int) -> None:
+        """Which of the first ``count`` frames leave their commit to a later one."""
+        first, end = run.first_fsn, run.first_fsn + count
+        for fsn, payload in enumerate(run.payloads()[:count], first):
+            if not is_deferred(payload):
+                if first < fsn:
+                    self._tell(events.DeferredQueued(first, fsn - 1))
+                first = fsn + 1
+        if first < end:
+            self._tell(events.DeferredQueued(first, end - 1))
 
     def _flush(self, connection: Connection) -> None:
         try:

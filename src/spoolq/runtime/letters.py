@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from spoolq.columns import SymbolTable
 from spoolq.delivery.actions import ServerErrorEvent
 from spoolq.errors import ConfigError, NothingToSkipError, ServerRejection, SpoolqError, StorageError
+from spoolq.qwp.layout import is_deferred
 from spoolq.runtime.publisher import Publisher
 from spoolq.spool import Outgoing, Store
 
@@ -41,6 +42,8 @@ def save_letter(kept: DeadLetters, log: Outgoing, symbols: SymbolTable, refusal:
         frame = bytes(run.payloads()[0])
     finally:
         run.release()
+    if is_deferred(frame):
+        raise StorageError(f"the frame with FSN {fsn} is part of a transaction, which lands whole or not at all")
     letter = kept.save(
         fsn,
         frame,
@@ -95,6 +98,12 @@ class Letters:
             )
         if not isinstance(error, ServerRejection) or not error.from_fsn == error.to_fsn:
             raise NothingToSkipError(f"nothing to skip: what stopped the sender is not the fault of one frame: {error}")
+        if self._begins_group(head):
+            raise NothingToSkipError(
+                f"nothing to skip: FSN {error.from_fsn} was refused, and with FSN {head} begins a transaction of "
+                "several frames, left by another client, of which the rest would land alone: correct the table, then "
+                "open a new sender"
+            )
         if error.from_fsn > head:
             raise NothingToSkipError(
                 f"nothing to skip yet: FSN {error.from_fsn} was refused while FSN {head} to {error.from_fsn - 1} are "
@@ -113,6 +122,16 @@ class Letters:
         self._store.acknowledge(head)
         _LOG.warning("FSN %d of %s was skipped and is kept as %s", head, kept.directory, letter.path)
         return letter
+
+    def _begins_group(self, fsn: int) -> bool:
+        """Whether a later frame commits this one, which is not settled."""
+        run = self._store.run(fsn, 1, 1) if fsn < self._store.grouped_end_fsn else None
+        if run is None:
+            return False
+        try:
+            return is_deferred(run.payloads()[0])
+        finally:
+            run.release()
 
     def requeue(self, letter: DeadLetter) -> int:
         """Puts the frame of a letter behind everything that is published; its FSN.  The letter is gone then.

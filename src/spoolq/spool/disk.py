@@ -109,6 +109,7 @@ class DiskStore(Appender):
         self.published_fsn = slot.next_fsn - 1
         self._skip_end = slot.next_fsn  # frames from `_skip_first` to here are never sent
         self._skip_first = self._skip_end if slot.deferred_fsn is None else slot.deferred_fsn
+        self.grouped_end_fsn = slot.grouped_end_fsn
         self.acked_fsn = self._past_skipped(slot.acked_fsn)
         self._watermark_fsn = slot.acked_fsn  # in the file
         self._commit = GroupCommit(

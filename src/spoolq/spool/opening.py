@@ -94,4 +94,5 @@ def live_slot(opened: OpenedSlot) -> LiveSlot:
         acked_fsn=opened.seed.acked_fsn,
         next_generation=opened.next_number,
         deferred_fsn=opened.seed.deferred_fsn,
+        grouped_end_fsn=opened.seed.grouped_end_fsn,
     )

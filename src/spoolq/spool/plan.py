@@ -41,13 +41,14 @@ class Seed:
 
     FSN of the oldest stored frame, of the next one to be published, of the newest that is settled; the first FSN
     of a transaction that was never committed (``next_fsn`` when there is none): it is not sent, and settled as soon
-    as everything below is.
+    as everything below is; the FSN behind the newest frame that commits deferred ones, 0 when there is none.
     """
 
     first_fsn: int = 0
     next_fsn: int = 0
     acked_fsn: int = -1
     deferred_fsn: int = 0
+    grouped_end_fsn: int = 0
 
 
 @dataclass(slots=True)
@@ -187,7 +188,18 @@ def _seed(plan: SlotPlan) -> Seed:
     deferred_fsn = max(committed, acked_fsn + 1)
     if deferred_fsn == acked_fsn + 1:  # nothing below is left, so the tail is settled here and now
         acked_fsn, deferred_fsn = next_fsn - 1, next_fsn
-    return Seed(floor, next_fsn, acked_fsn, deferred_fsn)
+    return Seed(floor, next_fsn, acked_fsn, deferred_fsn, _grouped_end(chain))
+
+
+def _grouped_end(chain: tuple[Segment, ...]) -> int:
+    """FSN behind the newest frame that commits deferred ones; 0 when there is none."""
+    for at in range(len(chain) - 1, -1, -1):
+        segment, before = chain[at], chain[at - 1] if at else None
+        if segment.closing_index >= 0:
+            return segment.base + segment.closing_index + 1
+        if segment.commit_index >= 0 and before is not None and before.commit_index < before.count - 1:
+            return segment.base + 1  # its first frame
+    return 0
 
 
 def _remaining(files: Files, plan: SlotPlan, to_send: ToSend, buffer: memoryview) -> tuple[int, int]:

@@ -44,6 +44,7 @@ class ReplayStore:
         self.published_fsn = slot.next_fsn - 1
         first = slot.next_fsn if slot.deferred_fsn is None else slot.deferred_fsn
         self.unsent = (first, slot.next_fsn)  # a transaction nobody committed (slot.md 5.5)
+        self.grouped_end_fsn = slot.grouped_end_fsn
         self.acked_fsn = self._past_unsent(slot.acked_fsn)
         self._watermark_fsn = slot.acked_fsn  # in the file
         self._chores = Chores(

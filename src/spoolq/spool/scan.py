@@ -56,7 +56,8 @@ class Segment:
 
     ``kind``: "segment", "blank" (not one byte that is not zero: a creation cut short) or "corrupt"
     (``fault`` says why).  ``empty_frame`` is the index of a frame without payload, -1 when none.
-    ``commit_index`` is the index of the last frame that is not deferred, -1 when none.
+    ``commit_index`` is the index of the last frame that is not deferred, ``closing_index`` of the last such one that
+    stands behind a deferred one of this segment; -1 when none.
     ``symbols``: some frame registers symbols.  ``start_max``: the highest id a dictionary section starts at.
     """
 
@@ -72,6 +73,7 @@ class Segment:
     residue: Residue | None = None
     empty_frame: int = -1
     commit_index: int = -1
+    closing_index: int = -1
     symbols: bool = False
     start_max: int = 0
 
@@ -227,11 +229,11 @@ def _scan(window: Window, name: str) -> Segment:
 class _Notes:
     """What is noted of the frames of one segment."""
 
-    __slots__ = ("commit_index", "count", "empty_frame", "start_max", "symbols")
+    __slots__ = ("closing_index", "commit_index", "count", "empty_frame", "start_max", "symbols")
 
     def __init__(self) -> None:
         self.count = self.start_max = 0
-        self.empty_frame = self.commit_index = -1
+        self.empty_frame = self.commit_index = self.closing_index = -1
         self.symbols = False
 
     def frame(self, buffer: memoryview, at: int, length: int) -> None:
@@ -240,6 +242,8 @@ class _Notes:
         if length == 0 and self.empty_frame < 0:
             self.empty_frame = self.count
         if not flags & layout.FLAG_DEFER_COMMIT:
+            if self.commit_index != self.count - 1:
+                self.closing_index = self.count
             self.commit_index = self.count
         if flags & layout.FLAG_DELTA_DICTIONARY:
             section = parse_section_head(buffer, at, length)
@@ -272,6 +276,7 @@ def _frames(window: Window, name: str, base: int, flags: int, created: int) -> S
         residue=_residue(window, offset),
         empty_frame=notes.empty_frame,
         commit_index=notes.commit_index,
+        closing_index=notes.closing_index,
         symbols=notes.symbols,
         start_max=notes.start_max,
     )

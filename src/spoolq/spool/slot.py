@@ -56,6 +56,7 @@ class LiveSlot:
 
     Frames from ``deferred_fsn`` on were found and belong to a transaction that nobody committed: they
     are not sent, and settled once everything below them is (slot.md 5.5).  None when there are none.
+    ``grouped_end_fsn``: behind the newest frame that was found to commit deferred ones; 0 when there is none.
     """
 
     directory: str
@@ -67,6 +68,7 @@ class LiveSlot:
     acked_fsn: int
     next_generation: int
     deferred_fsn: int | None = None
+    grouped_end_fsn: int = 0
 
     @property
     def next_fsn(self) -> int:

@@ -100,6 +100,13 @@ class Outgoing(Protocol):
         They are settled as soon as everything below is.  Equal when there are none, always in memory.
         """
 
+    @property
+    def grouped_end_fsn(self) -> int:
+        """FSN behind the newest frame that commits deferred ones before it; 0 when there is none, always in memory.
+
+        Only frames below it can be deferred, and each that is has its commit below it too.
+        """
+
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """Published frames from ``first_fsn`` on, of one segment; at least one when there is one."""
 
