@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -110,3 +111,28 @@ def test_raising_a_latched_error_again_and_again_does_not_grow_its_traceback() -
             progress.wait_until(lambda: False, 0)
         lengths.append(len(caught.traceback))
     assert len(set(lengths)) == 1
+
+
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+def test_33_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """They are Python, so a signal may come when the lock is taken and not yet, or still, in a ``with``'s care."""
+    progress = Progress(ManualClock())
+    real = getattr(threading.Condition, method)
+
+    def interrupted(condition: threading.Condition, *arguments: object) -> object:
+        if condition is not progress._condition:
+            return real(condition, *arguments)
+        if method == "__enter__":
+            real(condition)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, method, interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            progress.wait_until(lambda: True, None)
+    other = threading.Thread(target=progress.begin_closing, daemon=True)
+    other.start()
+    other.join(10)
+    assert progress.closing

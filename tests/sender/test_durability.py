@@ -367,6 +367,33 @@ def test_await_synced_fsn_syncs_at_once_and_for_all(files: WatchedFiles, tmp_pat
         assert sender.await_synced_fsn(fsn + 1, 1) is False  # not published
 
 
+@pytest.mark.parametrize("mode", ["periodic", "flush", "append"])
+@pytest.mark.parametrize("symbols", ["new", "known"])
+def test_await_synced_fsn_waits_for_what_auto_flush_publishes_later(
+    files: WatchedFiles, tmp_path: Path, mode: str, symbols: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, looked = StepClock(), threading.Semaphore(0)
+    conf = "auto_flush=on;auto_flush_rows=1;auto_flush_interval=off;auto_flush_bytes=off;"
+    with offline(tmp_path, mode, conf, clock=clock) as sender:
+        put(sender, 0)
+        sender.await_synced_fsn(0)
+        store = sender._engine.store
+
+        def due(now_millis: int) -> int | None:
+            at = type(store).keep_due_millis(store, now_millis)
+            if store.sync_wanted:
+                looked.release()
+            return at
+
+        monkeypatch.setattr(store, "keep_due_millis", due)
+        waiting = Call(lambda: sender.await_synced_fsn(1, 60_000))
+        clock.wait_for_wait(60_000)
+        assert looked.acquire(timeout=TIMEOUT_SECONDS)  # the keeper knows, and has nothing to sync
+        clock.wait_for_rest()
+        put(sender, 1 if symbols == "new" else 0)
+        assert waiting.outcome()
+
+
 def test_await_synced_fsn_ends_with_the_failure(files: WatchedFiles, tmp_path: Path) -> None:
     with offline(tmp_path, "periodic") as sender:
         files.failing = broken

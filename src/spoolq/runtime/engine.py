@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from random import Random
@@ -117,7 +117,8 @@ class Engine:
             on_fault=lambda error: self._fault("the keeper", error),
         )
         self._syncs_flushes = config.sf_durability in ("flush", "append")
-        self._wakes_keeper = config.sf_durability == "periodic"
+        self._checkpoints = config.sf_durability == "periodic"
+        self._wakes_keeper = config.sf_durability in ("periodic", "flush")
         self.store.on_synced = self.progress.advanced
         self.loop: IoLoop | None = None
         self.drainers: Drainers | None = None
@@ -188,7 +189,8 @@ class Engine:
         self.keeper.start()
         if self.config.auto_flush_interval_millis:
             self.rows.on_first_row = self.keeper.row_buffered
-        self.publisher.handover.sleeper = Sleepers(loop, self.keeper) if self._wakes_keeper else loop
+        sleepers = Sleepers(loop, self._keeper_sleeps, self.keeper)
+        self.publisher.handover.sleeper = sleepers if self._wakes_keeper else loop
         self._thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
         try:
             thread.start()
@@ -303,7 +305,7 @@ class Engine:
         loop = self.loop
         if loop is not None and loop.asleep:
             loop.wake()
-        if self._wakes_keeper and self.keeper.without_chore:
+        if self._wakes_keeper and self._keeper_sleeps():
             self.keeper.wake()
 
     def _hurry(self) -> None:
@@ -311,6 +313,10 @@ class Engine:
         if self.loop is not None:
             self.loop.hurry()
         self._published()
+
+    def _keeper_sleeps(self) -> bool:
+        """Whether the keeper has to be told of a new frame: a checkpoint is due, or somebody waits for a sync of it."""
+        return self.keeper.without_chore and (self._checkpoints or self.store.sync_wanted)
 
     def _describe_wire(self) -> str:
         machine = self.machine
@@ -666,22 +672,23 @@ class Engine:
 
 
 class Sleepers:
-    """The I/O loop and the keeper as one sleeper: a checkpoint is due behind the first frame, whoever sends it."""
+    """The I/O loop and the keeper as one sleeper, for what follows from a frame whoever sends it."""
 
-    def __init__(self, loop: IoLoop, keeper: Keeper) -> None:
+    def __init__(self, loop: IoLoop, keeper_sleeps: Callable[[], bool], keeper: Keeper) -> None:
         self._loop = loop
+        self._keeper_sleeps = keeper_sleeps
         self._keeper = keeper
 
     @property
     def asleep(self) -> bool:
         """Whether one of them has to be woken; the keeper also where only the flush deadline would wake it."""
-        return self._loop.asleep or self._keeper.without_chore
+        return self._loop.asleep or self._keeper_sleeps()
 
     def wake(self) -> None:
         """Wakes those that wait."""
         if self._loop.asleep:
             self._loop.wake()
-        if self._keeper.without_chore:
+        if self._keeper_sleeps():
             self._keeper.wake()
 
 

@@ -72,7 +72,8 @@ class Keeper:
         self._sync = sync
         self._on_fault = on_fault
         store.on_work = self.wake
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._condition = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.dormant = False  #: whether the thread waits until `wake`
@@ -92,7 +93,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Ends the thread and waits for it; a second call does nothing."""
-        with self._condition:
+        with self._lock:
             self._stopping = True
             self._condition.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -116,7 +117,7 @@ class Keeper:
 
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
-        with self._condition:
+        with self._lock:
             self.dormant = self.without_chore = False
             self._condition.notify()
 
@@ -134,7 +135,7 @@ class Keeper:
 
     def _wait_for_work(self) -> bool:
         """Waits until there is something to do; False when the thread has to end."""
-        with self._condition:
+        with self._lock:
             while not self._stopping:
                 now = self._clock.now_millis()
                 self.dormant = self.without_chore = True  # before looking: what comes behind the look wakes us

@@ -22,21 +22,26 @@ class Progress:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._condition = threading.Condition()
+        self._make_condition()
         self._waiting = 0
         self.error: SpoolqError | None = None
         self.closing = False
         self.closed = False
 
+    def _make_condition(self) -> None:
+        # The plain lock is what `with` takes: a Ctrl-C inside the condition's own methods would leave it locked.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+
     def advanced(self) -> None:
         """Something that callers wait for has moved."""
         if self._waiting:
-            with self._condition:
+            with self._lock:
                 self._condition.notify_all()
 
     def fail(self, error: SpoolqError) -> bool:
         """Latches the terminal error; False when another was there first."""
-        with self._condition:
+        with self._lock:
             if self.error is not None:
                 return False
             self.error = error
@@ -45,19 +50,19 @@ class Progress:
 
     def begin_closing(self) -> None:
         """Ends the waits for room with `ClosedError`; the others go on while the sender drains."""
-        with self._condition:
+        with self._lock:
             self.closing = True
             self._condition.notify_all()
 
     def end(self) -> None:
         """Ends every wait with `ClosedError`."""
-        with self._condition:
+        with self._lock:
             self.closing = self.closed = True
             self._condition.notify_all()
 
     def forked(self, error: SpoolqError) -> None:
         """In a forked child: the condition may be held by a thread that does not exist here."""
-        self._condition = threading.Condition()
+        self._make_condition()
         self.error = error
         self.closing = self.closed = True
 
@@ -73,7 +78,7 @@ class Progress:
         Raises the latched error, or ClosedError when the sender closes meanwhile.
         """
         deadline = None if timeout_millis is None else self._clock.now_millis() + timeout_millis
-        with self._condition:
+        with self._lock:
             self._waiting += 1
             try:
                 while True:

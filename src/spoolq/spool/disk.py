@@ -502,6 +502,11 @@ class DiskStore(Appender):
         self._tell_keeper()
 
     @property
+    def sync_wanted(self) -> bool:
+        """Whether somebody waits for a sync of a frame that none covers."""
+        return self._wanted_fsn > self.synced_fsn
+
+    @property
     def sync_failure(self) -> StorageError | None:
         """Why appends are refused, while the last sync has failed; always None with ``memory``."""
         failure = self._commit.failure

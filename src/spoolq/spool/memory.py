@@ -135,6 +135,11 @@ class MemoryStore(Appender):
         """Nothing to do: see `sync`."""
 
     @property
+    def sync_wanted(self) -> bool:
+        """False: see `sync`."""
+        return False
+
+    @property
     def sync_failure(self) -> StorageError | None:
         """None: nothing is synced here."""
         return None

@@ -168,7 +168,11 @@ class Store(Outgoing, Protocol):
         """
 
     def request_sync(self, fsn: int) -> None:
-        """The keeper syncs up to ``fsn`` as soon as it is published and the keeper looks."""
+        """The keeper syncs up to ``fsn`` as soon as it is published and the keeper looks; see `sync_wanted`."""
+
+    @property
+    def sync_wanted(self) -> bool:
+        """Whether `request_sync` is still open: who publishes has to make the keeper look."""
 
     @property
     def sync_failure(self) -> StorageError | None:
