@@ -126,6 +126,35 @@ def test_dur_04_a_failed_sync_is_told_to_all_it_was_for_and_to_nobody_else() -> 
     assert device.commit.synced_fsn == 2
 
 
+def test_dur_04_who_wakes_up_behind_the_next_sync_is_told_what_holds_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    device.published, device.fails = 1, True
+    first = Caller(device.commit, 1)
+    assert device.entered.acquire(timeout=TIMEOUT_SECONDS)
+    commit, waits = device.commit, threading.Event()
+    wait = commit._condition.wait
+
+    def wait_long() -> None:
+        waits.set()
+        wait()
+        commit._lock.release()
+        try:
+            device.fails = False
+            device.go.release()
+            commit.cover(1)
+        finally:
+            commit._lock.acquire()
+
+    monkeypatch.setattr(commit._condition, "wait", wait_long)
+    second = Caller(commit, 1)
+    assert waits.wait(TIMEOUT_SECONDS)
+    with commit._lock:
+        device.go.release()
+    assert isinstance(first.done(), StorageError)
+    assert second.done() is None
+    assert (device.safe, commit.failure) == (1, None)
+
+
 def test_an_interrupted_sync_is_nobodys_error_and_the_next_caller_makes_another() -> None:
     device = Device()
     device.published = 0

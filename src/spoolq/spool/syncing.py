@@ -112,6 +112,8 @@ class GroupCommit:
                     else:
                         while not running.done:
                             self._condition.wait()
+                        if self.synced_fsn >= fsn:
+                            return  # it took long to wake up, and the next one has covered it
                         if running.error is not None and running.target_fsn >= fsn:
                             raise self.error_of(running.error)
                         continue
