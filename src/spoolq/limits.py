@@ -22,6 +22,7 @@ DICTIONARY_ENTRIES_MAX: Final = 2_000_000
 DICTIONARY_ENTRY_BYTES_MAX: Final = 1 << 20
 DICTIONARY_BYTES_MAX: Final = 256 << 20
 DICTIONARY_WARN_RATIO: Final = 0.8
+DICTIONARY_RESTART_ENTRIES: Final = 65_536  # above, the ids begin anew when nothing waits (ours.md 4)
 
 # --- column values (wire.md 4) -------------------------------------------------------------------
 ARRAY_DIMENSIONS_MAX: Final = 32

@@ -79,3 +79,24 @@ def test_ours_4_at_80_percent_one_warning(caplog: pytest.LogCaptureFixture) -> N
     assert said == [0] * 8 + [1, 1]
     assert "'column'" in caplog.text
     assert "VARCHAR" in caplog.text
+
+
+def test_ours_4_a_dictionary_that_begins_anew_is_as_new(caplog: pytest.LogCaptureFixture) -> None:
+    """Limits, blame and warning too; and the objects that a row buffer has taken stay."""
+    symbols = SymbolTable(max_entries=5, max_bytes=30)
+    ids, wire = symbols.ids, symbols.wire
+    for life in range(2):
+        with caplog.at_level(logging.WARNING, "spoolq"):
+            for index in range(5):
+                assert symbols.intern(f"é{life}{index}", "t", f"column{life}") == index
+        assert len(caplog.records) == life + 1
+        symbols.published_count = 4
+        with pytest.raises(SymbolDictionaryFull, match=f"5 entries came from column 'column{life}'"):
+            symbols.intern("more", "t", "other")
+        symbols.restart()
+        assert (len(symbols), symbols.published_count, symbols.entries_nbytes(0, 0)) == (0, 0, 0)
+        assert (symbols.ids, bytes(symbols.wire)) == ({}, b"")
+    assert symbols.ids is ids
+    assert symbols.wire is wire
+    assert symbols.intern("x" * 30) == 0
+    assert symbols.entries(0, 1) == entry("x" * 30)

@@ -25,6 +25,7 @@ from spoolq._implementation import COMPILED
 from spoolq.columns import SymbolTable
 from spoolq.errors import SpoolqError
 from spoolq.qwp.cut import Cut
+from spoolq.values import TimestampMicros
 from tests.columns.bodies import BODIES, PLAIN, Body, state_of
 from tests.columns.calls import Call, Case, Step, calls_of, steps
 
@@ -103,6 +104,33 @@ class Pair:
         parts = [body.message(rows, cut, gorilla=gorilla) for body, rows in zip(self.bodies, self.buffers, strict=True)]
         assert parts.count(parts[0]) == len(parts)
         self.messages.add(parts[0])
+
+
+def test_ours_4_a_dictionary_that_begins_anew_is_measured_and_encoded_alike() -> None:
+    """Ids, `nbytes`, the byte trigger and the messages; a plan and a column of the life before are used again."""
+    seen = []
+    for body in BODIES:
+        rows = body.buffer()
+        fired: list[int] = []
+        found: list[Any] = []
+        rows.byte_trigger = 2_000
+        rows.on_trigger = lambda rows=rows, fired=fired: fired.append(len(rows))
+        for life in range(3):
+            for row in range(6):
+                text = f"{life} {row % 4} " + "x" * 500
+                rows.row("t", symbols={"s": text, "r": "same"}, columns={"n": row}, at=TimestampMicros(1))
+                found.append((rows.nbytes, len(fired), rows.symbols.ids[text]))
+            found.append(body.message(rows))
+            rows.symbols.published_count = len(rows.symbols)
+            rows.clear()
+            rows.symbols.restart()
+            rows.clear()
+            found.append((glance(rows), state_of(body, rows)))
+        seen.append(found)
+        assert fired, "the trigger sees the new symbols"
+        assert len({nbytes for nbytes, *_ in found[:6]}) == 6
+        assert [entry[0] for entry in found[:6]] == [entry[0] for entry in found[8:14]]
+    assert seen.count(seen[0]) == len(seen)
 
 
 @pytest.fixture

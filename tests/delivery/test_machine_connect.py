@@ -384,3 +384,27 @@ def test_malformed_framing_names_the_endpoint_and_every_frame_that_is_kept() -> 
         "box:9000 broke the WebSocket protocol: server frame has RSV bits set; FSN 4 to 9 kept"
     )
     assert not of(actions.Settle, found)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_ours_4_another_dictionary_is_another_connection_to_the_same_endpoint_at_once(progress: bool) -> None:
+    """No WARN, no pause, no strike, whatever the connection has brought; the next loss is paced as ever."""
+    driver = sent("a", "b", max_frame_rejections=1, poison_window_millis=0, backoff_initial_millis=5_000)
+    if progress:
+        driver.tell(events.Answered(Ok(0)))
+    found = driver.tell(events.DictionaryRestarted())
+    assert [type(action) for action in found] == [actions.Disconnect, actions.Report, actions.Connect]
+    assert only(actions.Connect, found).endpoint_index == 0
+    assert [event.kind for event in connection_events(found)] == ["disconnected"]
+    assert driver.tell(events.DictionaryRestarted()) == []
+    found = driver.tell(events.Connected(0))
+    assert [event.kind for event in connection_events(found)] == ["reconnected"]
+    assert driver.machine.reconnects_succeeded == 1
+    lost = driver.tell(events.Lost("reset"))
+    assert driver.next_connect(lost)[0] > 0
+
+
+def test_ours_4_where_the_same_endpoint_is_gone_the_next_one_is_asked() -> None:
+    driver = sent("a", "b")
+    driver.tell(events.Answered(Ok(0)), events.DictionaryRestarted())
+    assert only(actions.Connect, driver.tell(TRANSPORT)).endpoint_index == 1

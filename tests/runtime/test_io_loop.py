@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ from spoolq.link import Connection, ConnectOptions, Endpoint
 from spoolq.qwp.upgrade import Accepted
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.io_loop import IoLoop
+from spoolq.runtime.new_life import Life
 from spoolq.spool import MemoryStore
 
 
@@ -78,3 +80,88 @@ def test_nothing_is_sent_behind_a_close_that_came_with_the_101() -> None:
         store.close()
     assert connection.calls.count("queue_run") == 1
     assert connection.calls[connection.calls.index("receive") :] == ["receive", "close"]
+
+
+class Silent(EarlyClose):
+    """A connection on which nothing comes."""
+
+    unread = False
+
+    def fileno(self) -> int:
+        return self._ends[0].fileno()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends = socket.socketpair()
+
+    def close(self) -> None:
+        super().close()
+        for end in self._ends:
+            end.close()
+
+
+def test_ours_4_a_life_that_begins_just_before_the_loop_sleeps_is_seen() -> None:
+    """Whoever begins it sees a loop that does not sleep yet, and wakes nobody."""
+    store, life, connections = MemoryStore(), Life(), list[Silent]()
+    clock = _Late()
+
+    def connect(*_: object) -> Connection:
+        connections.append(Silent())
+        return connections[-1]  # type: ignore[return-value]
+
+    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
+    loop = _Drowsy(
+        machine,
+        store,
+        clock,
+        [Endpoint("one", 1)],
+        ConnectOptions(),
+        catch_up=lambda _: iter(()),
+        on_settled=_nothing,
+        on_latched=_nothing,
+        on_report=_nothing,
+        on_cap=_nothing,
+        connect=connect,
+        life=life,
+    )
+    try:
+        loop.begin(None)
+        loop.run_until(lambda: len(connections) == 2)
+    finally:
+        loop.close()
+        store.close()
+    assert clock.waits[-1] == 0, "it did not fall asleep"
+    assert connections[0].calls == ["flush", "close"]
+
+
+class _Late(Clock):
+    """Time only passes where it is waited for."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self.waits: list[int | None] = []
+
+    def now_millis(self) -> int:
+        return self._now
+
+    def poll(self, poller: Any, timeout_millis: int | None) -> list[tuple[int, int]]:
+        self.waits.append(timeout_millis)
+        assert timeout_millis is not None, "asleep, and nobody wakes it"
+        self._now += max(timeout_millis, 1)
+        return list(poller.poll(0))
+
+
+class _Drowsy(IoLoop):
+    """A life begins just before it says that it sleeps."""
+
+    _asleep = False
+
+    @property
+    def asleep(self) -> bool:
+        return self._asleep
+
+    @asleep.setter
+    def asleep(self, value: bool) -> None:
+        if value:
+            self._life.number = 1
+        self._asleep = value

@@ -3,9 +3,9 @@
     python -m tests.spool.power_cut --seed 1 --lives 20 [--mode flush]          or: make powercut SEED=1 LIVES=20
 
 A life is a script by seed on a `PowerCutFiles`: appends of all sizes, with symbols and without, explicit syncs,
-checkpoints, trims, rotations, appends that are taken back, restarts, closes.  Before each call that stores or syncs
-something the disk is looked at as it would be after a power cut there: with nothing of what is not synced, with all
-of it, with each single effect, with all but one, and with random subsets.  What differs is opened and judged:
+checkpoints, trims, rotations, appends that are taken back, restarts, new lives, closes.  Before each call that stores
+or syncs something the disk is looked at as it would be after a power cut there: with nothing of what is not synced,
+with all of it, with each single effect, with all but one, and with random subsets.  What differs is opened and judged:
 
 - everything that the mode has promised by then is there (behaviour.md 9): `Life.promised`, and what `synced_fsn`
   claims, whatever the mode;
@@ -128,8 +128,8 @@ class Life:
             self.open()
             for _ in range(self.length):
                 self.rng.choices(
-                    [self.append, self.sync, self.keep, self.acknowledge, self.take_back, self.restart],
-                    [12, 3, 4, 2, 1, 1],
+                    [self.append, self.sync, self.keep, self.acknowledge, self.take_back, self.restart, self.live_anew],
+                    [12, 3, 4, 2, 1, 1, 1],
                 )[0]()
             self.close()
             self.look()
@@ -218,6 +218,19 @@ class Life:
         self.store.write_ahead(self.symbols, first, first + 1)
         self.store.abandon(room)
         self.symbols.truncate(first)
+
+    def live_anew(self) -> None:
+        """All is acknowledged, and the ids of symbols begin anew; with nothing published there is nothing to begin."""
+        store = self.store
+        assert store is not None
+        if store.published_fsn < 0:
+            return
+        self.told.acked = store.published_fsn
+        store.acknowledge(self.told.acked)
+        if store.restart_dictionary():
+            self.symbols.restart()
+            self.told.names.clear()
+            self.tally["new lives"] += 1
 
     def restart(self) -> None:
         """Close and open again; half of the time as if a kill had come instead of the close."""

@@ -1,8 +1,9 @@
 """The symbol dictionary of a sender: text to id, in order of first use (wire.md 3.3, slot.md 2.7).
 
 `SymbolTable` keeps the entries already in wire form, so that a dictionary section, a catch-up
-message and a ``.symbol-dict`` chunk are each one slice.  Ids are never reused while the slot lives;
-`truncate` takes back the ids of a failed row or a failed publish, the newest first.
+message and a ``.symbol-dict`` chunk are each one slice.  An id means the same text until `restart`, before
+which nothing may be left that names one; `truncate` takes back the ids of a failed row or a failed publish,
+the newest first.
 
 ``published_count`` divides the ids: those below it are in published frames, the next frame's
 dictionary section starts there.
@@ -109,6 +110,21 @@ class SymbolTable:
         del self._texts[count:], self._origin_of[count:]
         del self._ends[count + 1 :]
         del self.wire[self._ends[count] :]
+
+    def restart(self) -> None:
+        """Forgets everything: the next id is 0, and at 80 % of a limit it warns again.
+
+        `ids` and `wire` stay the same objects; a row buffer that uses them has to be cleared behind this.
+        """
+        self.published_count = 0
+        self.ids.clear()
+        self._texts.clear()
+        self._origin_of.clear()
+        self._origins.clear()
+        del self._ends[1:]
+        self.wire.clear()
+        self._text_bytes = 0
+        self._warned = False
 
     def _check_room(self, nbytes: int, origin: tuple[str, str]) -> None:
         if nbytes > self._max_entry_bytes:

@@ -2,8 +2,9 @@
 
 Order on a connection: `Connected`, then any mix of `DeferredQueued`, `RunPartlySent`, `RunSent`,
 `FrameTooLarge`, `Answered`, `Published`, until one of `PeerClosed`, `Lost`, `Undecodable`, `ProtocolBreach`,
-`StorageBroken`, or until the machine asks for a `Disconnect`; after that nothing of this connection
-is told any more.  Each `SendRun` is answered by one `RunSent` or one `FrameTooLarge`.
+`StorageBroken`, `DictionaryRestarted`, or until the machine asks for a `Disconnect`; after that nothing of
+this connection is told any more.  Each `SendRun` is answered by one `RunSent`, one `FrameTooLarge` or one
+`DictionaryRestarted`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class ConnectFailed:
 @dataclass(frozen=True, slots=True)
 class Published:
     """There may be new frames in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryRestarted:
+    """The ids of the log's symbols begin anew, with nothing unsettled; this connection knows the old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,7 @@ Event = (
     | Connected
     | ConnectFailed
     | Published
+    | DictionaryRestarted
     | RunPartlySent
     | RunSent
     | DeferredQueued

@@ -22,6 +22,7 @@ When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
 | loss, orderly close, a cap that is too small | yes            | none                               |
 | the same, or a frame that was dropped        | no             | backoff; from its shortest after a |
 |                                              |                | long connection that owed nothing  |
+| the ids of symbols that begin anew           | -              | none, to the same endpoint         |
 | NOT_WRITABLE                                 | -              | none the first time, then paced    |
 | a strike                                     | -              | paced by the strikes               |
 
@@ -441,6 +442,8 @@ class Delivery:
                 self._reconnect(text)
             case events.PulseDue(heard_millis):
                 self._beat(heard_millis)
+            case events.DictionaryRestarted():
+                self._renew()
 
     def _pump(self) -> None:
         next_fsn = self._past_unsent(self._wire.sent_fsn) + 1
@@ -732,6 +735,18 @@ class Delivery:
             self._wait(pause_millis)
         else:
             self._resume()
+
+    def _renew(self) -> None:
+        """Another connection to the same endpoint, at once: this one's dictionary is not the log's any more.
+
+        Nothing went wrong, so nothing is counted or warned of.
+        """
+        why = "the symbol dictionary begins anew"
+        self._actions.append(Disconnect(why))
+        self._report_connection("disconnected", self._endpoint, why)
+        self.state = State.WAITING
+        self._hosts.new_round()  # else the next one would be tried before this one
+        self._reconnect(why, HostState.HEALTHY, 0)
 
     def _leave(self, why: str) -> None:
         if self.state is State.CONNECTED:

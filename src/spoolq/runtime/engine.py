@@ -4,7 +4,7 @@
 |---------------------|----------------------------|--------------------------------------------|
 | `Publisher`         | the caller, or the keeper  | the way from the row buffer into the store |
 | `IoLoop`            | ``spoolq-io``              | the connection, the delivery machine       |
-| `Keeper`            | ``spoolq-keeper``          | the flush deadline, spares                 |
+| `Keeper`            | ``spoolq-keeper``          | the flush deadline, spares, new slot lives |
 | `Reports`           | one a handler, when needed | events on their way to handlers            |
 | `Drainers`          | ``spoolq-drainer-<n>``     | orphaned slots beside the sender's own     |
 
@@ -38,6 +38,7 @@ from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_category_poli
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
 from spoolq.runtime.letters import Letters
+from spoolq.runtime.new_life import NewLife
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
@@ -104,6 +105,13 @@ class Engine:
         )
         self.letters = Letters(storage.dead_letters, self.store, self._symbols, self.publisher)
         self._decisions = None if error_policy is None else Decisions(error_policy, self._decided)
+        self.new_life = NewLife(
+            self.rows,
+            self._symbols,
+            self.store,
+            allowed=lambda: not self.progress.closing and self.progress.error is None,
+            on_begun=self._published,
+        )
         self.keeper = Keeper(
             self.rows,
             self.store,
@@ -115,6 +123,7 @@ class Engine:
             on_room=self.progress.advanced,
             sync=self._sync if config.sf_durability == "append" else None,
             on_fault=lambda error: self._fault("the keeper", error),
+            new_life=self.new_life,
         )
         self._syncs_flushes = config.sf_durability in ("flush", "append")
         self._checkpoints = config.sf_durability == "periodic"
@@ -176,6 +185,7 @@ class Engine:
             settings.connect_options(config, self._tls, default_millis),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
+            life=self.new_life.life,
             on_settled=self._settled,
             on_committed=self.progress.advanced,
             on_latched=self._latched,
@@ -186,6 +196,7 @@ class Engine:
         )
 
     def _start(self, loop: IoLoop) -> None:
+        self.new_life.wanted_now()  # of what was found, all may be acknowledged
         self.keeper.start()
         if self.config.auto_flush_interval_millis:
             self.rows.on_first_row = self.keeper.row_buffered
@@ -270,6 +281,8 @@ class Engine:
     def _settled(self) -> None:
         self.progress.advanced()
         self.reports.progressed(self.store.acked_fsn)
+        if self.new_life.wanted_now():
+            self.keeper.wake()
 
     def _latched(self, latch: actions.Latch) -> None:
         if self.progress.fail(latch.error):

@@ -26,6 +26,7 @@ from spoolq.link.poller import POLLIN, POLLOUT
 from spoolq.qwp.layout import is_deferred
 from spoolq.qwp.responses import BadResponse, parse
 from spoolq.runtime.clock import Clock
+from spoolq.runtime.new_life import Life
 from spoolq.runtime.throttle import Throttle
 from spoolq.runtime.wakeup import Wakeup
 from spoolq.spool import Outgoing, Run
@@ -52,7 +53,8 @@ class IoLoop:
     ``save_letter`` makes a dead letter or raises StorageError; ``ask`` passes a question on, answered by `post`;
     both are for a machine that may drop and ask.
     ``recovered``: there were frames before this sender, so that the first connection needs the
-    dictionary too.  ``on_warn`` gets topic and text of a warning in place of the log.
+    dictionary too.  ``life`` says which dictionary the log's ids are of: a connection that was told an older one
+    is left before the next frame goes out.  ``on_warn`` gets topic and text of a warning in place of the log.
     ``connect`` is `link.connect`, or what stands for the network in the simulator.
     """
 
@@ -73,6 +75,7 @@ class IoLoop:
         ask: Callable[[actions.Decide], None] | None = None,
         on_committed: Callable[[], None] = lambda: None,
         recovered: bool = False,
+        life: Life | None = None,
         connect: Callable[[Endpoint, ConnectOptions, int, int | None], Connection] | None = None,
         on_warn: Callable[[str, str], None] | None = None,
     ) -> None:
@@ -91,6 +94,8 @@ class IoLoop:
         self._save_letter = save_letter
         self._ask = ask
         self._recovered = recovered
+        self._life = life or Life()
+        self._life_told = 0  # of the connection
         self._connect_to = connect or partial(link.connect, resolver=self._resolver)
         self._on_warn = on_warn or self._log_warning
         self._wake = Wakeup()
@@ -218,7 +223,10 @@ class IoLoop:
             self._timer_millis = None
             self._tell(events.TimerDue())
         self._beat(now)  # after what came has been heard
-        if self._store.published_fsn > self._told_fsn and self._connection is not None:
+        if self._is_of_an_older_life():
+            self._last_work_millis = now
+            self._tell(events.DictionaryRestarted())
+        elif self._store.published_fsn > self._told_fsn and self._connection is not None:
             self._last_work_millis = now
             self._told_fsn = self._store.published_fsn
             self._tell(events.Published())
@@ -242,9 +250,13 @@ class IoLoop:
         if self._connection is not None and now - self._last_work_millis < LINGER_MILLIS:
             return _POLL_MILLIS if timer is None else min(timer, _POLL_MILLIS)
         self.asleep = self._connection is not None
-        if self.asleep and self._store.published_fsn > self._told_fsn:
+        if self.asleep and (self._store.published_fsn > self._told_fsn or self._is_of_an_older_life()):
             return 0
         return timer
+
+    def _is_of_an_older_life(self) -> bool:
+        """Whether the connection knows a dictionary that has begun anew since."""
+        return self._connection is not None and self._life_told != self._life.number
 
     def _look_at(self, connection: Connection, mask: int) -> None:
         if mask & POLLOUT:  # it was full: the peer has taken something
@@ -353,18 +365,20 @@ class IoLoop:
         cap = told or limits.BATCH_BYTES_ASSUMED
         count = 0
         self._replay_high_fsn = self._store.published_fsn if self.machine.was_ever_connected else -1
-        if self.machine.mirror_needed or self._recovered:
-            try:
-                for message in self._catch_up(cap):
-                    connection.queue_message(message)
-                    count += 1
-            except FrameTooLarge as error:
-                connection.close()
-                self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}", cap_nbytes=told))
-                return
-            except BaseException:
-                connection.close()
-                raise
+        try:
+            with self._life.lock:  # no id changes its meaning meanwhile
+                self._life_told = self._life.number
+                if self.machine.mirror_needed or self._recovered:
+                    for message in self._catch_up(cap):
+                        connection.queue_message(message)
+                        count += 1
+        except FrameTooLarge as error:
+            connection.close()
+            self._tell(events.ConnectFailed(events.FailureKind.CAP, f"{endpoint}: {error}", cap_nbytes=told))
+            return
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         self._on_cap(cap)
         self._tell(events.Connected(count, told))
@@ -392,6 +406,9 @@ class IoLoop:
             if run is None:
                 raise StorageError(f"the frame with FSN {action.first_fsn} was published and is not in the spool")
             try:
+                if self._is_of_an_older_life():  # looked at behind the run: whoever published it has begun the life
+                    self._tell(events.DictionaryRestarted())
+                    return
                 count = connection.queue_run(run, action.max_frame_nbytes)
                 if count:
                     self._sending = (run.first_fsn, run.first_fsn + count - 1)

@@ -1,6 +1,7 @@
 """The keeper: the thread of one open slot that does what must not wait for the socket.
 
-The flush deadline, and what the store asks for by `Store.keep`: spares, syncs, watermark, trim.
+The flush deadline, what the store asks for by `Store.keep` (spares, syncs, watermark, trim), and a new slot
+life when one is due (`new_life`).
 
 - `row_buffered` is the row buffer's ``on_first_row``: the buffer was empty and has a row now.
   ``auto_flush_interval`` runs from there; when it is over the keeper publishes the rows itself
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from spoolq.columns import RowBuffer
 from spoolq.errors import BackpressureError, SpoolqError, StorageError
 from spoolq.runtime.clock import Clock
+from spoolq.runtime.new_life import NewLife
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool import Store
 
@@ -35,6 +37,7 @@ _LOG = logging.getLogger("spoolq.keeper")
 _FAILURE_LOG_MILLIS = 5_000  # ours.md 12
 _RETRY_MILLIS_MIN = 50
 _BUSY_RETRY_MILLIS = 5  # another thread has the row buffer just now
+_LIFE_RETRY_MILLIS = 1_000
 
 
 class Keeper:
@@ -60,6 +63,7 @@ class Keeper:
         on_room: Callable[[], None] = lambda: None,
         sync: Callable[[int], None] | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
+        new_life: NewLife | None = None,
     ) -> None:
         self._rows = rows
         self._store = store
@@ -71,6 +75,8 @@ class Keeper:
         self._on_room = on_room
         self._sync = sync
         self._on_fault = on_fault
+        self._new_life = new_life
+        self._life_due_millis = 0
         store.on_work = self.wake
         self._lock = threading.RLock()  # what `with` takes, see `Progress`
         self._condition = threading.Condition(self._lock)
@@ -128,6 +134,7 @@ class Keeper:
                     self._on_room()
                 if self._is_due():
                     self._flush()
+                self._live_anew()
         except BaseException as error:
             if self._on_fault is None:
                 raise
@@ -140,7 +147,8 @@ class Keeper:
                 now = self._clock.now_millis()
                 self.dormant = self.without_chore = True  # before looking: what comes behind the look wakes us
                 flush, chore = self._due_millis(), self._store.keep_due_millis(now)
-                due = min((at for at in (flush, chore) if at is not None), default=None)
+                times = (flush, chore, self._when_to_live_anew())
+                due = min((at for at in times if at is not None), default=None)
                 self.dormant, self.without_chore = due is None, chore is None
                 if due is None or due > now:
                     self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
@@ -187,6 +195,27 @@ class Keeper:
                 self.timer_flush_failures += 1
                 if self._failure_log.due():
                     _LOG.warning("the sync of a timed flush failed and is tried again: %s", error)
+
+    def _when_to_live_anew(self) -> int | None:
+        return self._life_due_millis if self._new_life is not None and self._new_life.due else None
+
+    def _live_anew(self) -> None:
+        """Begins a new slot life when one is due and nobody has the sender's lock; what fails is tried again."""
+        due, now = self._when_to_live_anew(), self._clock.now_millis()
+        if self._new_life is None or due is None or due > now:
+            return
+        if not self._rows.lock(blocking=False):
+            self._life_due_millis = now + _BUSY_RETRY_MILLIS
+            return
+        self._life_due_millis = 0
+        try:
+            self._new_life.begin()
+        except StorageError as error:
+            self._life_due_millis = now + _LIFE_RETRY_MILLIS
+            if self._failure_log.due():
+                _LOG.warning("the symbol dictionary cannot begin anew, which is tried again: %s", error)
+        finally:
+            self._rows.unlock()
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.now_millis()

@@ -490,6 +490,11 @@ cdef class Appender:
         if room is self.room and room is not None:
             self._forget_room()
 
+    def forget_room(self):
+        """A room that was neither published nor abandoned is zero again."""
+        if self.room is not None:
+            self._forget_room()
+
     cdef int _forget_room(self) except -1:
         self.room._clear()
         self.room = None

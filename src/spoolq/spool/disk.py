@@ -359,6 +359,47 @@ class DiskStore(Appender):
                 return False
             return self._chores.run(now_millis)
 
+    def restart_dictionary(self) -> bool:
+        """See `spool.store.Store`; False also while there is no segment to go on in.
+
+        The frames first, an empty segment at the next FSN taking their place (watermark, directory, manifest,
+        unlink, directory: slot.md 4), then the entries.  Cut short anywhere: a slot without a frame to send.
+        """
+        with self._keep_lock:
+            if self._closed or self.acked_fsn < self.published_fsn:
+                return False
+            self.forget_room()  # an interrupt may have left one, and its bytes behind the last frame
+            self._take_back_symbols()
+            self._remove_settled()
+            if self._active_file.frames.count and not self._begin_segment():
+                return False
+            self._remove_settled()
+            log = self._slot.symbol_log
+            if log is not None:
+                self.symbols_ahead = -1
+                try:
+                    log.restart()
+                finally:
+                    self.symbols_ahead = self._symbols_stored()
+            return True
+
+    def _remove_settled(self) -> None:
+        """Every sealed segment goes, whatever it takes; all of them are settled."""
+        self._settle_rotation()
+        self._close_retired()
+        while self._can_trim():
+            self._trim()
+        self._remove_leftover()
+
+    def _begin_segment(self) -> bool:
+        """Goes on in an empty segment; False when the cap has no room for one."""
+        if self._dirty_nbytes:  # zeros behind the last frame, before it is sealed
+            self._clear_behind()
+            self.active = None if self._frozen else self._active_file.frames
+        if self._wants_spare():
+            self._make_spare()
+        return self._rotate()
+
     def stats(self) -> StoreStats:
         """A snapshot."""
         commit = self._commit
@@ -400,7 +441,15 @@ class DiskStore(Appender):
         return True
 
     def _wants_spare(self) -> bool:
-        return self._spare is None and self._may_grow()
+        return self._spare is None and self._may_grow() and (self._blocked or not self._is_bare())
+
+    def _is_bare(self) -> bool:
+        """Whether a new life has begun and has no frame yet: then a kill must not meet a spare that is half made.
+
+        The official client takes it for a damaged segment, and beside one of those it believes no empty one.
+        """
+        active = self._active_file.frames
+        return active.base > 0 and not active.count and not self._sealed
 
     def _may_grow(self) -> bool:
         """Whether the cap takes one more segment; also when all that is there is settled and will go."""

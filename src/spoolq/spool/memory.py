@@ -114,6 +114,11 @@ class MemoryStore(Appender):
     def write_ahead(self, symbols: SymbolTable, first: int, end: int) -> None:
         """Nothing to do: see `dense`."""
 
+    def restart_dictionary(self) -> bool:
+        """True when everything is settled: nobody reads those frames again."""
+        with self._lock:
+            return not self._closed and self.acked_fsn >= self.published_fsn
+
     def keep_due_millis(self, now_millis: int) -> int | None:
         """At once while there is no spare and the cap takes one; else never."""
         return now_millis if self._needs_spare() else None

@@ -285,6 +285,10 @@ class Appender:
         if room is self._room:
             self._forget_room()
 
+    def forget_room(self) -> None:
+        """A room that was neither published nor abandoned is zero again."""
+        self._forget_room()
+
     def _forget_room(self) -> None:
         if self._room is not None:
             self._room.clear()

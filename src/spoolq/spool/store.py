@@ -5,6 +5,7 @@ Who calls what:
 - the producer, holding the sender's lock: `reserve`, then fill the room, then `write_ahead`, then
   `publish` or `abandon`;
 - the I/O thread: `run`, `acknowledge`;
+- the keeper, holding the sender's lock: `restart_dictionary`;
 - the keeper: `keep`, when `keep_due_millis` says so; `on_work` is called when it has to look again;
 - anyone: the watermarks, `stats`.
 
@@ -153,6 +154,13 @@ class Store(Outgoing, Protocol):
 
     def abandon(self, room: Any) -> None:
         """Nothing happened: no byte of the room and none of its symbols stay."""
+
+    def restart_dictionary(self) -> bool:
+        """Makes the log name no symbol any more, and its file hold none, so that ids may begin at 0 again.
+
+        Called when everything is settled, by the keeper with the sender's lock, behind it `SymbolTable.restart`.
+        FSNs go on.  False: not now.  Raises StorageError; then nothing has changed that matters.
+        """
 
     def keep_due_millis(self, now_millis: int) -> int | None:
         """When `keep` has something to do (a time at or before now: at once); None when nothing."""

@@ -10,7 +10,8 @@ zeros behind the last chunk, which is why a zero byte ends the content.
 - `parse_chunks`, `chunk`: pure.
 - `read_symbols`: what a slot's file holds; changes nothing.
 - `SymbolLog`: the open file.  ``write_ahead`` before each publish, ``rollback`` when the publish failed,
-  ``sync`` from any thread, ``close``.  Owned by the producer, under the sender's lock.
+  ``restart`` when ids begin anew, ``sync`` from any thread, ``close``.  Owned by the producer, under the
+  sender's lock.
 
 When a rollback cannot cut the file, its magic is zeroed, so that no later reader takes it for the
 truth, and ``usable`` turns False: from then on every frame must carry all its symbols (dense).
@@ -213,6 +214,7 @@ class SymbolLog:
         self._proof = Proof()
         self._proven_nbytes = 0
         self._changes, self._changes_synced, self._cuts = 1, 0, 0
+        self._restarted = False  # and that was not synced yet
 
     @classmethod
     def create(cls, files: Files, slot: str) -> SymbolLog:
@@ -252,6 +254,7 @@ class SymbolLog:
         Ids between the file's own count and ``first`` (known from recovered frames only) go before it as
         another.  On failure the file is rolled back and StorageError raised.
         """
+        self._sync_restart()
         mark = Mark(self.count, self._nbytes)
         data = b""
         if self.count < first:
@@ -285,6 +288,34 @@ class SymbolLog:
             except StorageError as error:
                 self._give_up(error)
 
+    def restart(self) -> None:
+        """Cuts the file to its header: the next entry is id 0.  Nothing that is stored may name an id any more.
+
+        Raises StorageError when it cannot be cut: then it holds what it held.  The cut is durable when this
+        returns, or will be before the next entry is stored.  A file that was given up is used again.
+        """
+        with self._lock:
+            self._files.truncate(self._file, len(HEADER))
+            self.count, self._nbytes = 0, len(HEADER)
+            self._proven_nbytes = min(self._proven_nbytes, self._nbytes)
+            self._changes += 1
+            self._cuts += 1
+            self.cut_unsynced = self._restarted = True
+            if not self.usable:
+                self._proven_nbytes = 0
+                self._files.write(self._file, 0, HEADER)
+                self.usable = True
+        try:
+            self._sync_restart()
+        except StorageError as error:
+            _LOG.warning("%s begins anew, and its sync is tried again before it is used: %s", self._file.path, error)
+
+    def _sync_restart(self) -> None:
+        """A power cut must not bring the old entries back below the new ones."""
+        if self._restarted:
+            self.sync()
+            self._restarted = False
+
     def sync(self) -> None:
         """What was written is durable when this returns; behind a sync that failed it is written again before.
 
@@ -304,6 +335,8 @@ class SymbolLog:
     def _store_again(self) -> None:
         """What no sync has proven, as it is read back."""
         with self._lock:
+            if self._restarted:
+                self._files.truncate(self._file, self._nbytes)
             for offset in range(self._proven_nbytes, self._nbytes, _PIECE_BYTES):
                 nbytes = min(_PIECE_BYTES, self._nbytes - offset)
                 self._files.write(self._file, offset, self._files.read(self._file, offset, nbytes))
