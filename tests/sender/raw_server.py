@@ -39,8 +39,8 @@ class RawServer:
             self.socket.close()
         self._listener.close()
 
-    def accept(self, *headers: str) -> None:
-        """The next connection, answered with these headers too; the one before is closed."""
+    def accept(self, *headers: str, behind: bytes = b"") -> None:
+        """The next connection, answered with these headers too, ``behind`` in one piece; the one before is closed."""
         if self.socket is not None:
             self.socket.close()
         self.socket, _ = self._listener.accept()
@@ -59,7 +59,7 @@ class RawServer:
             "X-QWP-Version: 1",
             *headers,
         ]
-        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + behind)
 
     def send(self, opcode: int, payload: bytes = b"") -> None:
         """One unmasked frame of less than 126 bytes."""

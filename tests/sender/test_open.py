@@ -15,6 +15,7 @@ from spoolq.runtime import lifecycle, storage
 from spoolq.testing import QwpServer, Refuse, Script
 
 from .harness import FAST, Call, LeapClock, Recorder, StepClock, free_port, numbers, open_sender, publish, put
+from .raw_server import RawServer
 
 
 @pytest.fixture
@@ -278,6 +279,19 @@ def test_a_constructor_that_raises_tells_no_handler(server: QwpServer, caplog) -
     with pytest.raises(AuthError):
         open_sender(server)
     assert "has stopped" not in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["off", "sync"])
+def test_behaviour_2_2_a_first_connection_that_ends_at_once_was_one(mode: str) -> None:
+    """A CLOSE in one piece with the 101, and nobody there any more: opening ends, the sender goes on trying."""
+    close = b"\x88\x02" + (1001).to_bytes(2, "big")
+    with RawServer() as raw:
+        conf = f"{raw.conf}initial_connect_retry={mode};auto_flush=off;close_flush_timeout_millis=0;"
+        opening = Call(Sender.from_conf, conf)
+        raw.accept(behind=close)
+        sender = opening.outcome()
+        assert sender.stats().was_ever_connected
+        sender.close()
 
 
 def test_refusals_by_role_are_a_role_mismatch(server: QwpServer) -> None:

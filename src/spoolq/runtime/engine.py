@@ -160,7 +160,7 @@ class Engine:
             if blocking:
                 sync = config.initial_connect == "sync"
                 loop.begin(config.reconnect_max_duration_millis if sync else 0)
-                loop.run_until(lambda: self.machine.state is State.CONNECTED)
+                loop.run_until(lambda: self.machine.was_ever_connected)  # it may be gone again
                 if self.progress.error is not None:
                     raise self.progress.error
                 loop.connect_millis(config.connect_timeout_millis or limits.CONNECT_MILLIS_BACKGROUND)
