@@ -184,6 +184,10 @@ class SlotRefusedError(StorageError):
     """The slot cannot be judged (a file cannot be read, or a newer version wrote it); nothing in it was changed."""
 
 
+class DeadLettersFullError(StorageError):
+    """A dead letter more would be above ``dead_letter_max_bytes``: requeue or delete some, or raise it."""
+
+
 class SlotUnreplayableError(StorageError):
     """The slot is damaged so that what it holds cannot be sent in order; ``reason`` says why in one line."""
 

@@ -352,6 +352,23 @@ def test_a_frame_that_cannot_be_kept_is_not_dropped(tmp_path: Path) -> None:
     assert bench.drainer.status().acked_fsn is None
 
 
+def test_20_a_letter_that_the_disk_does_not_take_now_is_no_reason_to_give_the_slot_up(tmp_path: Path) -> None:
+    """Only a full store is the end (ours.md 22); what stands in the way here goes again."""
+    offline(tmp_path, (0,))
+    in_the_way = tmp_path / f"{NAME}.dead-letter"
+    in_the_way.write_text("no directory")
+    script = Script(reject=(Reject(1, Status.SCHEMA_MISMATCH, "no such column"),))
+    with QwpServer(script=script) as server:
+        bench = Bench(tmp_path, server, "on_schema_error=drop;")
+        for _ in range(5):
+            bench.work()
+        assert (bench.outcome, bench.text(".failed")) == (None, "")
+        assert "could not be saved as a dead letter" in bench.text(".last_error")
+        in_the_way.unlink()
+        bench.until(lambda: bench.due is None)
+    assert (bench.outcome, bench.left()) == ("success", set())
+
+
 def test_a_resolver_that_hangs_leaves_one_thread_however_many_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

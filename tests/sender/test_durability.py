@@ -332,6 +332,34 @@ def test_per_04_a_close_whose_sync_fails_keeps_the_lock_and_the_data_for_another
         assert numbers(server) == [0, 1]
 
 
+def test_per_04_rows_that_a_passing_sync_failure_kept_out_are_in_the_slot_when_close_returns(
+    files: WatchedFiles, tmp_path: Path
+) -> None:
+    """The sync fails while close() publishes, and works when it ends: no buffered row is given up."""
+    sender = open_sender(NOBODY, f"sf_dir={tmp_path};sf_durability=flush;", base=OFFLINE)
+    publish(sender, 0)
+    files.failing = broken
+    put(sender, 1)
+    with pytest.raises(StorageError):
+        sender.flush()
+    put(sender, 2)
+    stopped = sender._engine.keeper.stop
+
+    def mended() -> None:
+        stopped()
+        files.failing = lambda *_: False
+
+    sender._engine.keeper.stop = mended  # type: ignore[method-assign]
+    with pytest.raises(StorageError) as raised:
+        sender.close()
+    assert raised.value.in_doubt is True
+    assert "published at the end of close()" in str(raised.value.__notes__)
+    with QwpServer() as server:
+        with open_sender(server, f"sf_dir={tmp_path};"):
+            pass
+        assert numbers(server) == [0, 1, 2]
+
+
 def test_per_04_a_close_without_flush_gives_the_slot_up(files: WatchedFiles, tmp_path: Path) -> None:
     sender = open_sender(NOBODY, f"sf_dir={tmp_path};sf_durability=periodic;", base=OFFLINE)
     publish(sender, 0)

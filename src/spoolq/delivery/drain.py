@@ -20,6 +20,8 @@ out, in order.  The delivery machine decides how an attempt goes; here it is dec
 | above the cap of every endpoint                       | on a stored frame                         |
 | credentials refused, durable acks not granted         | ``.last_error``, again after a pause; (*) |
 | the outage budget is used up                          | the same                                  |
+| a refused frame whose dead letter could not be        | ``.last_error``, again after a pause      |
+| written, though there is allowed room                 |                                           |
 | an answer that breaks the protocol, anything else     | ``.last_error``, again after a pause;     |
 |                                                       | with an outage budget (*)                 |
 
@@ -214,6 +216,10 @@ class DrainLife:
                 self._end(Outcome.STOPPED)
 
     def _ended(self, error: SpoolqError) -> None:
+        if isinstance(error, ServerRejection) and error.policy == "drop":  # the disk would not take its dead letter
+            self._note(str(error))
+            self._again()
+            return
         if isinstance(error, ServerRejection) and error.category != "protocol_violation":
             self._fail("sending", str(error), "Correct the table, the server's limits or the rows first.")
             return

@@ -164,10 +164,11 @@ class LetterSaved:
 
 @dataclass(frozen=True, slots=True)
 class LetterFailed:
-    """It could not be saved, and nothing was changed."""
+    """It could not be saved, and nothing was changed.  ``full``: for want of allowed room, not for a trouble that passes."""
 
     fsn: int
     text: str
+    full: bool = True
 
 
 @dataclass(frozen=True, slots=True)

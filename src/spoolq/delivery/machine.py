@@ -247,8 +247,8 @@ class Delivery:
                 self._decided(None)
             case events.LetterSaved(), State.SAVING:
                 self._dropped()
-            case events.LetterFailed(_, text), State.SAVING:
-                self._not_saved(text)
+            case events.LetterFailed(_, text, full), State.SAVING:
+                self._not_saved(text, full)
             case _, State.CONNECTED:
                 self._on_connection(event)
         return self._actions
@@ -640,9 +640,9 @@ class Delivery:
         self._actions.append(Report(refusal.event(policy.DROP)))
         self._reconnect(f"{self._refusal_text(refusal)}, dropped", HostState.HEALTHY)
 
-    def _not_saved(self, why: str) -> None:
+    def _not_saved(self, why: str, full: bool) -> None:
         refusal = self._taken_refusal()
-        self._fail(verdicts.not_saved(self._name, refusal.category, refusal.rejection, refusal.first_fsn, why))
+        self._fail(verdicts.not_saved(self._name, refusal.category, refusal.rejection, refusal.first_fsn, why, full))
 
     def _peer_closed(self, code: int | None, reason: str) -> None:
         text = "the server closed" + (" without a code" if code is None else f" with code {code}")

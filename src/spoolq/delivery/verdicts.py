@@ -49,12 +49,16 @@ def rejected(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int
     )
 
 
-def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why: str) -> ServerRejection:
-    """A rejection whose policy is drop, and no dead letter could be made of the frame (ours.md 22)."""
+def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why: str, full: bool) -> ServerRejection:
+    """A rejection whose policy is drop, and no dead letter could be made of the frame (ours.md 22).
+
+    ``policy`` of the error stays ``drop`` when the next try may succeed, where the letters were not ``full``.
+    """
     return ServerRejection(
         f"{endpoint} refused FSN {fsn}: {refusal(category, rejection)}; it was to be dropped and could not be saved as "
         f"a dead letter, so it is kept and would be sent first again: {why}; then open a new sender",
         category=category,
+        policy="terminal" if full else "drop",
         status=rejection.status,
         server_text=rejection.text,
         message_sequence=rejection.sequence,

@@ -642,12 +642,34 @@ class Engine:
         else:
             if loop is not None:
                 steps.run(loop.close)
+            if self.storage.slot is not None and len(self.rows):
+                self._publish_rest(steps)
             steps.run(self.store.close)
             self._store_kept = not self.store.closed
             if not self._store_kept:
                 steps.run(self.rows.clear)
         steps.run(self.progress.end)
         self._close_ended.set()
+
+    def _publish_rest(self, steps: Steps) -> None:
+        """Rows that the last publish could not put into the slot are tried once more: its trouble may have passed.
+
+        What was raised then stays the error of `close`; when it goes well now, a note says where the rows are.
+        """
+        try:
+            self._publish_without_keeper()
+        except SpoolqError:
+            return  # as before, and that is told already
+        for error in steps.errors[:1]:
+            if isinstance(error, SpoolqError):
+                error.in_doubt = True
+            error.add_note(f"the buffered rows were published at the end of close(): {self.storage.after_close}")
+
+    def _publish_without_keeper(self) -> None:
+        self.store.sync()
+        self.store.keep(self._clock.now_millis())  # the keeper has ended, and a spare may be needed
+        with self.rows:
+            self.publisher.publish(wait=False, while_closing=True)
 
     def _close_again(self, flush: bool) -> None:
         """The slot was kept, for its sync failed: tries once more, or gives up."""
@@ -656,10 +678,7 @@ class Engine:
                 return
             try:
                 if flush and len(self.rows):
-                    self.store.sync()
-                    self.store.keep(self._clock.now_millis())  # the keeper has ended, and a spare may be needed
-                    with self.rows:
-                        self.publisher.publish(wait=False, while_closing=True)
+                    self._publish_without_keeper()
                 self.store.close(sync=flush)
             finally:
                 self._store_kept = not self.store.closed

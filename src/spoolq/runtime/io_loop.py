@@ -20,7 +20,7 @@ from typing import Final
 
 from spoolq import limits, link
 from spoolq.delivery import Delivery, State, actions, events
-from spoolq.errors import FrameTooLarge, StorageError
+from spoolq.errors import DeadLettersFullError, FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
 from spoolq.link.poller import POLLIN, POLLOUT
 from spoolq.qwp.layout import is_deferred
@@ -393,7 +393,7 @@ class IoLoop:
                 raise StorageError("there is no place for dead letters here")
             self._save_letter(refusal)
         except StorageError as error:
-            self._tell(events.LetterFailed(fsn, str(error)))
+            self._tell(events.LetterFailed(fsn, str(error), isinstance(error, DeadLettersFullError)))
         else:
             self._tell(events.LetterSaved(fsn))
 

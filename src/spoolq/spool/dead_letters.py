@@ -35,7 +35,7 @@ from typing import Final
 
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
-from spoolq.errors import StorageError
+from spoolq.errors import DeadLettersFullError, StorageError
 from spoolq.qwp.reader import WireFault
 from spoolq.qwp.standalone import stand_alone
 from spoolq.spool.crc import crc32c
@@ -156,7 +156,7 @@ class DeadLetters:
         data = build(fsn, time_micros, status, category, text, kept)
         held_nbytes = sum(map(self._nbytes, names))
         if held_nbytes + len(data) > self.nbytes_max:
-            raise StorageError(
+            raise DeadLettersFullError(
                 f"the dead letters in {self.directory} have {held_nbytes} bytes in {len(names)} files, and one more of "
                 f"{len(data)} is above dead_letter_max_bytes={self.nbytes_max}: requeue or delete some, or raise it",
                 filename=self.directory,
