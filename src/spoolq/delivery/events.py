@@ -164,7 +164,7 @@ class LetterSaved:
 
 @dataclass(frozen=True, slots=True)
 class LetterFailed:
-    """It could not be saved, and nothing was changed.  ``full``: for want of allowed room, not for a trouble that passes."""
+    """It could not be saved; nothing was changed.  ``full``: for want of allowed room; else the trouble may pass."""
 
     fsn: int
     text: str
