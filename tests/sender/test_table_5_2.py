@@ -123,6 +123,34 @@ def test_5_2_a_failed_tls_handshake_is_transient(tmp_path: Path, row: str, clien
         assert second.store.count("t") == 1
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_5_2_a_durable_ack_that_is_not_echoed_sends_to_the_next_endpoint(client: str) -> None:
+    """Durable ack not echoed: try next.  Both clients."""
+    with QwpServer() as first, QwpServer(durable_ack=True) as second:
+        with opened(client, addresses(first, second), "request_durable_ack=on;") as sender:
+            fsn = sender.send(1)
+            second.wait_for_rows("t", 1)
+            if client == OURS:  # the wait of the official client gives False at once with durable acks (observed.md 8)
+                assert sender.acked(fsn, 10_000)
+        assert len(first.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("client", "error"), list(zip(CLIENTS, ("DurableAckError", "ProtocolVersionError"), strict=True))
+)
+def test_5_2_a_durable_ack_that_no_endpoint_echoes_is_terminal(client: str, error: str) -> None:
+    """Terminal only if every endpoint of one full round says so (D-19).  Both clients, in their own words."""
+    with QwpServer() as first, QwpServer() as second:
+        conf = addresses(first, second)
+        with (
+            pytest.raises((SpoolqError, QuestDBError)) as raised,
+            opened(client, conf, "request_durable_ack=on;") as sender,
+        ):
+            sender.send(1)
+        assert named(raised.value) == error
+        assert {len(first.connections), len(second.connections)} == {1}
+
+
 class Ended(NamedTuple):
     """The end of a connection, the same on each one; the fates and errors of both."""
 
