@@ -32,11 +32,15 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The whole suite on the compiled rooms, then codec and spool once more on their plain twins, then 20 wrong versions of
+# The whole suite on the compiled rooms, beside it codec and spool once more on their plain twins, then 20 wrong versions of
 # the code, taken at random by the commit, each of which a test must catch (--trust: the tests have just passed).
 test: lint
-	$(BIN)/python -m pytest
-	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/test_values.py tests/columns tests/qwp tests/spool
+	@log=$$(mktemp); \
+	SPOOLQ_IMPLEMENTATION=plain $(BIN)/python -m pytest tests/test_values.py tests/columns tests/qwp tests/spool \
+	    >$$log 2>&1 & plain=$$!; \
+	$(BIN)/python -m pytest || { kill $$plain; exit 1; }; \
+	wait $$plain || { cat $$log; exit 1; }; \
+	echo "plain twins:"; tail -n 1 $$log; rm $$log
 	$(BIN)/python -m tests.mutants --sample 20 --jobs $(JOBS) --trust
 
 # What decode(encode(x)) == as_stored(x) was proven for: column type x null pattern x rows.
