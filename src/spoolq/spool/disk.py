@@ -704,11 +704,7 @@ class DiskStore(Appender):
             self._dirty_nbytes = 0
 
     def _collapse(self) -> None:
-        """The slot says that all of it is settled; from here on its segments may go (slot.md 4)."""
-        if self.acked_fsn >= 0:
-            self._trimmer.make_watermark_durable(self.acked_fsn)
-        active = self._slot.manifest.boundaries.active
-        self._slot.manifest.update(active, active)
+        self._trimmer.collapse(self.acked_fsn)
 
     def _remove_all(self) -> None:
         if self._spare is not None:  # first: it may have the base of the active one, and would pass for it

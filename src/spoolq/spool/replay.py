@@ -131,11 +131,7 @@ class ReplayStore:
         return False
 
     def _collapse(self) -> None:
-        """The slot says that all of it is settled; from here on its segments may go (slot.md 4)."""
-        if self.acked_fsn >= 0:
-            self._trimmer.make_watermark_durable(self.acked_fsn)
-        active = self._slot.manifest.boundaries.active
-        self._slot.manifest.update(active, active)
+        self._trimmer.collapse(self.acked_fsn)
 
     def _remove_all(self) -> None:
         remove_drained(self._files, self._slot.directory)

@@ -5,10 +5,12 @@
     leftover.append(...)            out of the chain, still a file and still counted
     remove_leftover()               unlink in base order, one sync of the directory
 
+A drained close does `collapse` and then removes every segment.
+
 Below the manifest's head a file is residue: one that cannot be removed costs room, never data.  It
 stays in ``leftover``, its bytes counted, and is tried again.
 
-Owned by `DiskStore`, called by the keeper.
+Owned by a `DiskStore`, called by its keeper, or by a drainer's `ReplayStore`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ class Trimmer:
         self._slot.watermark.write(acked_fsn)
         self._slot.watermark.sync()
         self._files.sync_directory(self._slot.directory)
+
+    def collapse(self, acked_fsn: int) -> None:
+        """The slot says that all of it is settled; from here on its segments may go.  Raises StorageError."""
+        if acked_fsn >= 0:
+            self.make_watermark_durable(acked_fsn)
+        active = self._slot.manifest.boundaries.active
+        self._slot.manifest.update(active, active)
 
     def remove_leftover(self) -> None:
         """Removes the files of ``leftover``; stops at the first that stays.  Raises StorageError."""
