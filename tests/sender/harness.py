@@ -57,9 +57,20 @@ class StepClock(ManualClock):
             return self._polling[0]
 
     def asleep(self) -> None:
-        """Blocks until the I/O thread sleeps without a time limit; moves the clock past its linger."""
+        """Blocks until the I/O thread sleeps without a time limit; moves the clock past its linger.
+
+        Once a poll and no more often: rounds that the I/O thread has not seen would only keep it from the processor.
+        """
+        seen = -1
+
+        def rests_or_lingers_anew() -> bool:
+            return bool(self._polling) and (self._polling[0] is None or (self._polling[0] <= 1 and self._polls > seen))
+
         for _ in range(_ROUNDS_MAX):
-            if self.wait_for_poll(lambda timeout: timeout is None or timeout <= 1) is None:
+            with self._lock:
+                assert self._lock.wait_for(rests_or_lingers_anew, TIMEOUT_SECONDS), self._polling
+                seen, timeout = self._polls, self._polling[0]
+            if timeout is None:
                 return
             self.advance(1_000)
         raise AssertionError("the I/O thread does not fall asleep")
