@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -158,3 +163,42 @@ def test_a_sample_is_the_same_for_the_same_seed(capsys: pytest.CaptureFixture[st
         taken.append(command.chosen(entries, command.arguments(["--sample", "5", "--seed", seed])))
     assert taken[0] == taken[1] != taken[2]
     assert "--sample 5 --seed a" in capsys.readouterr().out
+
+
+_STOPPED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from tests.mutants import __main__ as command, run, tree
+started = subprocess.Popen
+def popen(words, **how):  # instead of pytest something that lasts; Ctrl-C comes when it is there
+    process = started([sys.executable, "-c", "import time; time.sleep(600)"], **how)
+    print(process.pid, os.listdir(sys.argv[1]), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    return process
+tree._FOLDERS, run.foreign, run.subprocess.Popen = ("src",), lambda tree: [], popen
+command.main(["--trust", "--name", "spool:1"])
+"""
+
+
+def test_a_replay_that_is_interrupted_ends_at_once_and_leaves_no_copy_and_no_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STOPPED, str(tmp_path)],
+        cwd=registry.ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(["src", "."])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            told, errors = process.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert "KeyboardInterrupt" in errors
+    started, _, copies = told.partition(" ")
+    assert copies.startswith("['spoolq-mutants-")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started), 0)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import queue
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.mutants import registry, run
@@ -100,6 +103,20 @@ class _Replay:
                   f"{verdict.text if not verdict.red else verdict.text[:110]}", flush=True)  # fmt: skip
 
 
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where the copies are; it is gone afterwards, and another Ctrl-C does not cut that short."""
+    folder = tempfile.mkdtemp(prefix="spoolq-mutants-")
+    try:
+        yield Path(folder)
+    finally:
+        on_main = threading.current_thread() is threading.main_thread()
+        old = signal.signal(signal.SIGINT, signal.SIG_IGN) if on_main else None
+        shutil.rmtree(folder)
+        if on_main:
+            signal.signal(signal.SIGINT, old)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     wanted = arguments(words)
     entries = registry.load([path.resolve() for path in wanted.file] if wanted.file else None)
@@ -113,8 +130,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if not taken:
         print("no such mutant", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="spoolq-mutants-") as folder:
-        trees = [Tree(Path(folder) / f"copy-{number}") for number in range(min(wanted.jobs, len(taken)))]
+    with _folder() as folder:
+        trees = [Tree(folder / f"copy-{number}") for number in range(min(wanted.jobs, len(taken)))]
         if wrong := run.foreign(trees[0]) if wanted.trust else run.prove_green(trees[0], taken):
             print("\n".join(wrong), file=sys.stderr)
             return 2
@@ -125,8 +142,12 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             for thread in threads:
                 thread.join()
-        finally:  # Ctrl-C: the runs that are under way end, and no other one begins
+        except BaseException:  # Ctrl-C: no other one begins, and those under way end now
             replay.stop()
+            for tree in trees:
+                tree.stop()
+            raise
+        finally:
             for thread in threads:
                 thread.join()
     print(", ".join(f"{source} {count}" for source, count in sorted(replay.total.items())), end=": ")
@@ -137,4 +158,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit cleans up as Ctrl-C does
     sys.exit(main())

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -130,22 +129,11 @@ def _pytest(tree: Tree, tests: Sequence[str], implementation: str, seconds_max: 
     )
     status: int | None = None
     output = ""
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            output, _ = process.communicate(timeout=seconds_max)
-            status = process.returncode
-    finally:
-        _end(process)
+    with process, tree.runs(process), suppress(subprocess.TimeoutExpired):
+        output, _ = process.communicate(timeout=seconds_max)
+        status = process.returncode
     read = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {"passed": [], "failed": []}
     return _Ended(status, read["passed"], read["failed"], _tail(output), time.monotonic() - started)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _tail(output: str) -> str:
