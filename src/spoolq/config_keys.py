@@ -495,7 +495,8 @@ KEYS: Final[tuple[Key, ...]] = (
         60_000,
         "60000",
         "milliseconds; 0: never",
-        "Frames wait and nothing comes for half of it: a PING; nothing for the other half: connect again.",
+        "Frames wait and nothing comes for half of it: a PING; nothing for the other half: connect again, with twice "
+        "the time, at most 30 minutes, until something is acknowledged.",
         "behaviour.md 11",
     ),
     Key(

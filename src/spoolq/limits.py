@@ -51,6 +51,10 @@ ROOTS_FILE_BYTES_MAX: Final = 16 << 20  # tls_roots: all of Mozilla's are 0.3 MB
 DEFAULT_PORT: Final = 9_000
 CONNECT_MILLIS_SYSTEM: Final = 600_000  # beyond any system's own TCP connect timeout: that one rules
 CONNECT_MILLIS_BACKGROUND: Final = 15_000  # reconnects, ASYNC connects and drainers (behaviour.md 1.2)
+TOKENS_REFUSED_MAX: Final = 8  # 401s of a token callable between two that were taken; two in a row end it sooner
+
+# --- a connection that says nothing (FOV-08) -------------------------------------------------------
+HALF_OPEN_MILLIS_MAX: Final = 1_800_000  # how long a silent peer is waited for at most, unless the setting is larger
 
 # --- errors (behaviour.md 6) ---------------------------------------------------------------------
 POLICY_ANSWER_MILLIS: Final = 5_000  # how long `error_policy` may take, then the settings count

@@ -256,7 +256,32 @@ def test_a_401_is_tried_once_more_where_each_connect_has_a_token_of_its_own() ->
     assert driver.next_connect(driver.tell(events.Lost("reset")))[1] == 1
     found = driver.tell(refused)
     assert only(actions.Connect, found).endpoint_index == 1, "the same endpoint, without a pause"
-    driver.next_connect(driver.tell(TRANSPORT))  # between the two nothing took a token
+    assert isinstance(latched(driver.tell(refused)), AuthError)
+
+
+@pytest.mark.parametrize("between", [TRANSPORT, REPLICA, ConnectFailed(FailureKind.STATUS, "busy", 503)])
+def test_a_401_behind_an_outage_is_one_of_a_new_token_and_has_its_second_try(between: ConnectFailed) -> None:
+    """A token that runs out while an outage lasts: the provider is asked at each connect."""
+    refused = ConnectFailed(FailureKind.AUTH, "expired", 401)
+    driver = sent(renewable_token=True)
+    driver.next_connect(driver.tell(events.Lost("reset")))
+    driver.tell(refused)
+    driver.next_connect(driver.tell(between))
+    assert only(actions.Connect, driver.tell(refused)).endpoint_index == 0
+    driver.replay(1)
+    assert driver.machine.state is State.CONNECTED
+
+
+def test_401s_that_alternate_with_an_outage_end_after_eight_and_a_token_that_was_taken_ends_the_count() -> None:
+    refused = ConnectFailed(FailureKind.AUTH, "expired", 401)
+    driver = sent(renewable_token=True)
+    for taken in (True, False):
+        driver.next_connect(driver.tell(events.Lost("reset")))
+        for _ in range(7):
+            assert only(actions.Connect, driver.tell(refused))
+            driver.next_connect(driver.tell(TRANSPORT))
+        if taken:
+            driver.replay(1)
     assert isinstance(latched(driver.tell(refused)), AuthError)
 
 

@@ -129,6 +129,61 @@ def test_fov_08_a_process_that_was_stopped_gives_the_peer_its_time() -> None:
     assert due(driver) == 10_030_000
 
 
+def needs(driver: Driver, millis: int) -> int:
+    """A server that answers a frame after so long and reads nothing meanwhile: on how many connections it got it."""
+    for connections in range(1, 100):
+        answers_at = driver.now_millis + millis
+        while driver.machine.state is State.CONNECTED:
+            at = due(driver, answers_at - millis)
+            assert at is not None
+            if at > answers_at:
+                driver.now_millis = answers_at
+                driver.tell(OK)
+                return connections
+            found = beat(driver, answers_at - millis)
+        driver.next_connect(found)
+        driver.tell(events.Connected(0), events.RunSent(driver.log.published_fsn))
+    raise AssertionError("it is left for ever, and sent the frame again")
+
+
+def test_fov_08_a_server_that_needs_longer_than_the_setting_gets_the_time_in_the_end() -> None:
+    driver = sent(half_open_millis=60_000)
+    assert needs(driver, 5 * 60_000) == 4, "after 60, 120 and 240 s it was left, 480 are enough"
+    assert driver.log.acked_fsn == 0
+    driver.log.published_fsn = 1
+    driver.tell(events.Published(), events.RunSent(1))
+    assert due(driver, driver.now_millis) == driver.now_millis + 30_000, "progress: the setting holds again"
+
+
+@pytest.mark.parametrize("setting", [60_000, 7_200_000])
+def test_fov_08_the_time_grows_up_to_a_bound(setting: int) -> None:
+    driver = sent(half_open_millis=setting)
+    for _ in range(12):
+        start = driver.now_millis
+        beat(driver, start)
+        found = beat(driver, start)
+        lasted = driver.now_millis - start
+        driver.next_connect(found)
+        driver.tell(events.Connected(0), events.RunSent(0))
+    assert lasted == max(1_800_000, setting)
+
+
+def test_fov_08_an_ok_that_is_not_durable_yet_is_progress_when_it_is_a_new_one() -> None:
+    driver = sent(durable_ack=True, half_open_millis=60_000, published=1)
+    for first, then in ((30_000, 30_000), (60_000, 30_000), (60_000, 60_000)):
+        start = driver.now_millis
+        assert due(driver, start) == start + first
+        if first != then:
+            driver.tell(OK)
+            assert due(driver, start) == start + then
+        elif driver.machine.ok_fsn == 0:
+            driver.tell(OK)  # the one of before, on another connection
+            assert due(driver, start) == start + then
+        beat(driver, start)
+        driver.next_connect(beat(driver, start))
+        driver.replay(2)
+
+
 def test_fov_08_off_at_0() -> None:
     driver = sent(half_open_millis=0)
     assert due(driver) is None
@@ -152,7 +207,7 @@ def test_the_next_connection_starts_with_time_of_its_own() -> None:
     driver.next_connect(beat(driver))
     driver.now_millis = 200_000
     driver.replay(1)
-    assert due(driver, 200_000) == 230_000
+    assert due(driver, 200_000) == 260_000
     assert beat(driver, 200_000) == [actions.Ping()]
     driver.tell(events.Answered(ErrorFrame(9, 0, "busy")))
     assert due(driver) is None

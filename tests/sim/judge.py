@@ -42,6 +42,8 @@ _PING: Final = 0x89
 _LINGER_MILLIS: Final = 50
 _LATE_MILLIS: Final = 80  # a connect may take so long beyond a budget
 _CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
+_TOKENS_MAX: Final = 8  # 401s between two tokens that were taken
+_SILENCE_MILLIS_MAX: Final = 1_800_000
 _NOT_WRITABLE: Final = 0x0C
 _CATEGORIES: Final = {
     0x03: "schema_mismatch", 0x05: "parse_error", 0x06: "internal_error", 0x08: "security_error",
@@ -132,7 +134,9 @@ class Judge:
         self._struck_millis = [0, 0]  # when the first of them was
         self._not_writables = 0  # in a row, without progress
         self._refusal = ""
-        self._token_refused = False
+        self._token_refused = False  # the last attempt
+        self._tokens_refused = 0  # since one was taken
+        self._patience: list[int] = [self._scenario.half_open_millis] * 2  # with silence: certain, possible
         self._refused: set[int] = set()
         self._too_small: dict[int, int] = {}
         self._ok_high = self.acked
@@ -191,9 +195,14 @@ class Judge:
         self.counts[f"refusal: {kind}"] += 1
         self.say(f"refused: {kind}" + (f", Retry-After {retry_after_millis} ms" if retry_after_millis else ""))
         self._refusal = kind
-        if kind == "auth 401" and self._scenario.renewable_token and not self._token_refused:
-            self._refusal, self._token_refused = "", True  # the next connect brings another token
-            self.pacing.free()
+        if kind != "auth 401":
+            self._token_refused = False
+        elif self._scenario.renewable_token and not self._token_refused:
+            self._token_refused = True
+            self._tokens_refused += 1
+            if self._tokens_refused < _TOKENS_MAX:
+                self._refusal = ""  # the next connect brings another token
+                self.pacing.free()
         self._refusals[endpoint] = kind
         self._refused.add(endpoint)
         self.pacing.refused(self._now(), retry_after_millis or 0)
@@ -219,7 +228,7 @@ class Judge:
         if not self.ever_connected and self._scenario.begin_budget_millis is not None:
             self._owing_millis = None  # that was the first connect's time
         self.ever_connected = True
-        self._refusal, self._token_refused = "", False
+        self._refusal, self._token_refused, self._tokens_refused = "", False, 0
         self._refusals.clear()
         if self.acked + 1 < len(self.payloads):
             self._owing()
@@ -361,6 +370,7 @@ class Judge:
         if not self._scenario.durable:
             self._covered(view, fsn)
             return
+        self._patience[0] = self._scenario.half_open_millis
         if not view.vague:
             view.answered_fsn = max(view.answered_fsn, fsn)
             if fsn > self._ok_high:
@@ -501,6 +511,7 @@ class Judge:
         if self._scenario.durable and not self.lied and not self.durable.issuperset(range(self.acked + 1, fsn + 1)):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, not all of them are durable")
         self.acked = fsn
+        self._patience = [self._scenario.half_open_millis] * 2
         self._may_owe_since_millis = None
         self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
         if view.vague:  # when it was read is not known
@@ -528,6 +539,7 @@ class Judge:
         if fsn != self.acked + 1 or fsn not in self.letters:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
+        self._patience = [self._scenario.half_open_millis] * 2
         self._owing_millis = self._now()  # there is no connection
         self._droppable.clear()
         self._strikes = [0, 0]
@@ -575,10 +587,15 @@ class Judge:
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
             self._too_small.setdefault(wire.endpoint, now)
-        half_open = self._scenario.half_open_millis
-        if not why and half_open and now - max(view.heard_millis, view.since_millis) >= half_open - 1:
-            why = "silence"
-            self.counts["connections given up as half-open"] += 1
+        silent = now - max(view.heard_millis, view.since_millis)
+        if self._patience[0] and silent >= self._patience[0] - 1:
+            if not why:
+                why = "silence"
+                self.counts["connections given up as half-open"] += 1
+                self.counts["the same, after a longer time"] += self._patience[0] > self._scenario.half_open_millis
+            if why == "silence" and not self.lied:
+                self._patience[0] = min(2 * self._patience[0], _SILENCE_MILLIS_MAX)
+            self._patience[1] = min(2 * self._patience[1], _SILENCE_MILLIS_MAX)
         self.say(f"closes {wire.endpoint}: {why or ('stopped' if self.stopping else 'no reason')}")
         if not (why or self.stopping or self.error is not None):
             raise Wrong("a connection is closed that nothing is wrong with")
@@ -620,7 +637,7 @@ class Judge:
     def _notices_silence(self, view: View, now: int) -> None:
         silent = now - max(view.heard_millis, view.handed_millis)
         late = 2 * self._scenario.oversleep_millis + _LATE_MILLIS
-        if view.handed_fsn > self.acked and silent > self._scenario.half_open_millis + late:
+        if view.handed_fsn > self.acked and silent > self._patience[1] + late:
             raise Wrong(f"nothing came for {silent} ms, frames wait, and it is not noticed")
 
     def sleeps(self, room: bool) -> None:

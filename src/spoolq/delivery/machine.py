@@ -52,6 +52,7 @@ from enum import Enum
 from random import Random
 from typing import Final, Protocol
 
+from spoolq import limits
 from spoolq.delivery import events, policy, verdicts
 from spoolq.delivery.acks import WireMap
 from spoolq.delivery.actions import (
@@ -199,7 +200,8 @@ class Delivery:
         self._retry_after = 0
         self._attempt = 0
         self._round = 0
-        self._token_refused = False
+        self._token_refused = False  # at the last attempt
+        self._tokens_refused = 0  # since one was taken
         self.state = State.IDLE
         self.was_ever_connected = False
         self.outage_since_millis: int | None = None
@@ -309,7 +311,7 @@ class Delivery:
         self._pending_ok = None
         self._too_large = None
         self._progressed = False
-        self._token_refused = False
+        self._token_refused, self._tokens_refused = False, 0
         self._connected_at = self._now
         self._deadline = None
         self._one_round = False
@@ -326,14 +328,14 @@ class Delivery:
     def _connect_failed(self, event: events.ConnectFailed) -> None:
         name = self._name
         if event.kind is FailureKind.AUTH:
-            if event.status == 401 and self._options.renewable_token and not self._token_refused:
-                self._token_refused = True
+            if event.status == 401 and self._tries_another_token():
                 self._report_connection("endpoint_attempt_failed", self._endpoint, printable(event.text))
-                self._connect_to(self._endpoint)  # the token may have run out since the provider gave it
+                self._connect_to(self._endpoint)
                 return
             self._fail(verdicts.unauthorized(name, event.text, event.status or 0))
             self._report_connection("auth_failed", self._endpoint, printable(event.text))
             return
+        self._token_refused = False
         self._report_connection("endpoint_attempt_failed", self._endpoint, printable(event.text))
         state = HostState.TRANSPORT_ERROR
         if event.kind is FailureKind.ROLE:
@@ -355,6 +357,18 @@ class Delivery:
             self._give_up()
         else:
             self._try_next()
+
+    def _tries_another_token(self) -> bool:
+        """A 401 is tried once more, at once: the token may have run out since the provider gave it.
+
+        Two in a row are the end.  What failed otherwise in between makes the next 401 one of a new token, and
+        there is another try; without a token that was taken they are counted, so that it ends in any case.
+        """
+        if not self._options.renewable_token or self._token_refused:
+            return False
+        self._token_refused = True
+        self._tokens_refused += 1
+        return self._tokens_refused < limits.TOKENS_REFUSED_MAX
 
     def _round_used_up(self) -> None:
         """Every endpoint was tried once: pause, or give up when there was to be one round."""
@@ -499,6 +513,7 @@ class Delivery:
         if fsn > self.ok_fsn:
             self.ok_fsn = fsn
             self._poison.progressed()  # no connection has come so far before
+            self._pulse.progressed()
             self._actions.append(Committed(fsn))
         try:
             durable.ok(fsn, entries)
@@ -540,6 +555,7 @@ class Delivery:
         self.ok_fsn = max(self.ok_fsn, self._acked)
         self._not_writable = 0
         self._poison.progressed()
+        self._pulse.progressed()
         self._cap_gap.progressed()
         self._budget.progressed(self._now, owed=self._owed)
         self._actions.append(Settle(fsn))

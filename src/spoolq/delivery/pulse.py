@@ -11,13 +11,20 @@
 Both are off at 0.  Neither is due while nothing is owed: an idle sender makes no system call
 (ours.md 13).  A server that answers the PING is alive, however slow it is.
 
-The machine tells what goes out and since when something is owed; ``heard_millis``, when the peer last
-gave a sign of life, is runtime/'s.  Times are those of one connection; pure.
+One that works on a frame and does not read meanwhile answers no PING, and is sent the same frame again on the
+next connection.  So each loss doubles the watchdog's time, up to `limits.HALF_OPEN_MILLIS_MAX` or the setting
+when that is larger, until there is progress: a server that needs longer than the setting gets it in the end,
+and one that is gone is waited for about as long again as it was waited for already.
+
+The machine tells what goes out, since when something is owed and what is progress; ``heard_millis``, when the
+peer last gave a sign of life, is runtime/'s.  Times are those of one connection, but for the doubling; pure.
 """
 
 from __future__ import annotations
 
 from typing import Literal
+
+from spoolq import limits
 
 
 class Pulse:
@@ -25,7 +32,7 @@ class Pulse:
 
     def __init__(self, keepalive_millis: int, half_open_millis: int) -> None:
         self._keepalive_millis = keepalive_millis
-        self._half_millis = (half_open_millis + 1) // 2
+        self._half_least_millis = self._half_millis = (half_open_millis + 1) // 2
         self._out_millis = 0
         self._owed_millis = 0
         self._probe_millis = -1  # when the one PING of the watchdog went out
@@ -42,6 +49,10 @@ class Pulse:
     def owed(self, now_millis: int) -> None:
         """From now on frames wait for their end; before, none did."""
         self._owed_millis = now_millis
+
+    def progressed(self) -> None:
+        """Something new was acknowledged: the setting holds again."""
+        self._half_millis = self._half_least_millis
 
     def due_millis(self, *, waits: bool, asks: bool, heard_millis: int) -> int | None:
         """When `beat` has something to do; None while nothing is owed.
@@ -67,6 +78,8 @@ class Pulse:
         silent = max(heard_millis, self._owed_millis)
         if waits and self._half_millis and now_millis >= max(silent, self._probe_millis) + self._half_millis:
             if self._probe_millis > silent:
+                most = max(limits.HALF_OPEN_MILLIS_MAX // 2, self._half_least_millis)
+                self._half_millis = min(2 * self._half_millis, most)
                 return "lost"
             self._probe_millis = now_millis
         self._out_millis = now_millis
