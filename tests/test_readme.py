@@ -73,3 +73,8 @@ def test_the_figures_are_the_stored_ones() -> None:
             digits = len(text.partition(".")[2])
             assert text == f"{value:,.{digits}f}", f"{title}: {value}"
     assert report["machine"]["processor"] in README
+
+
+def test_a_line_of_the_changelog_has_at_most_120_characters() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120] == []

@@ -268,6 +268,12 @@ def test_drop_in_memory_is_refused_before_anything_is_opened(settings: dict[str,
         Sender(addr="192.0.2.1:9", **settings)
 
 
+def test_category_policies_that_are_no_dict_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"category_policies takes a dict .*, not list") as caught:
+        Sender(addr="192.0.2.1:9", category_policies=["schema_mismatch"])  # type: ignore[arg-type]
+    assert caught.value.key == "category_policies"
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from spoolq.errors import ServerRejection
+from spoolq import Sender
+from spoolq.errors import ConfigError, ServerRejection
 from spoolq.testing import QwpServer, Reject, Script
 
 from .harness import Recorder, numbers, open_sender, publish, put
@@ -17,6 +20,26 @@ from .harness import Recorder, numbers, open_sender, publish, put
 def server() -> Iterator[QwpServer]:
     with QwpServer() as running:
         yield running
+
+
+@pytest.mark.parametrize("keyword", ["error_handler", "connection_listener", "error_policy", "progress_handler"])
+@pytest.mark.parametrize("way", ["keywords", "from_conf", "from_env"])
+def test_a_handler_that_cannot_be_called_is_refused_when_the_sender_is_built(
+    keyword: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is opened; without the check it came out at the first event, in a log."""
+    slots = tmp_path / "slots"
+    monkeypatch.setenv("QDB_CLIENT_CONF", "ws::addr=192.0.2.1:9;")
+    given: dict[str, Any] = {keyword: "print", "sf_dir": slots}
+    open_it = {
+        "keywords": lambda: Sender("ws", "192.0.2.1", 9, **given),
+        "from_conf": lambda: Sender.from_conf("ws::addr=192.0.2.1:9;", **given),
+        "from_env": lambda: Sender.from_env(**given),
+    }[way]
+    with pytest.raises(ConfigError, match=f"{keyword} takes a function .*, not str") as caught:
+        open_it()
+    assert caught.value.key == keyword
+    assert not slots.exists()
 
 
 def test_EVT_01_connection_events_come_in_order_with_their_fields(server: QwpServer) -> None:

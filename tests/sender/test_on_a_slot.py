@@ -49,6 +49,25 @@ def test_REC_01_what_was_published_offline_is_sent_by_the_next_sender_and_fsns_g
         assert [row["s"] for row in server.store.rows("t")] == ["sym-0", "sym-1", "sym-2", "sym-3"]
 
 
+@pytest.mark.parametrize("where", ["q", "q/default"])
+@pytest.mark.parametrize("what", ["a file of that name, not a directory", "a link to no directory"])
+def test_a_file_where_a_directory_should_be_is_named(tmp_path: Path, where: str, what: str) -> None:
+    """It said that another process had made it, and to take another sender_id."""
+    path = tmp_path / where
+    path.parent.mkdir(exist_ok=True)
+    if what.startswith("a file"):
+        path.write_text("")
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageError) as caught:
+        Sender.from_conf(NOBODY, sf_dir=tmp_path / "q")
+    assert str(caught.value) == (
+        f"cannot make the directory {path}: there is {what}; move it away, or choose another sf_dir or sender_id"
+    )
+    assert caught.value.filename == str(path)
+    assert path.is_symlink() or path.read_text() == ""
+
+
 def test_REC_10_a_drained_close_leaves_no_segment_and_the_next_start_replays_none(tmp_path: Path) -> None:
     with QwpServer() as server:
         for life in range(2):

@@ -17,7 +17,7 @@ from spoolq import AuthError, ConfigError, ConnectError, Sender, SpoolqError
 from spoolq.config import parse
 from spoolq.testing import Auth, QwpServer, Refuse, Script
 
-from .harness import FAST, Recorder, numbers, publish, put
+from .harness import FAST, Recorder, free_port, numbers, publish, put
 
 SECRET = "hunter2secret"
 
@@ -132,6 +132,21 @@ def test_a_provider_that_gives_no_token_is_a_failed_attempt_without_the_secret(
     assert not isinstance(caught.value, AuthError)
     assert SECRET not in str(caught.value) + caplog.text
     assert not server.connections, "nothing was opened"
+
+
+def test_the_advice_for_a_provider_that_fails_is_about_the_provider(server: QwpServer) -> None:
+    """Address and firewall are as they should be: nothing was opened."""
+    conf = f"ws::addr=127.0.0.1:{server.port},localhost:{server.port};"
+    with pytest.raises(ConnectError) as caught:
+        Sender.from_conf(conf, token=Provider(RuntimeError()))
+    assert str(caught.value).endswith(
+        "raised RuntimeError; check the token provider, the callable given as token: it returns the bearer token as a "
+        "str"
+    )
+    assert "firewall" not in str(caught.value)
+    with pytest.raises(ConnectError, match="check address, port and firewall; check the token provider"):
+        Sender.from_conf(f"ws::addr=127.0.0.1:{free_port()},127.0.0.1:{server.port};", token=Provider("tok", ""))
+    assert not server.connections
 
 
 def test_a_provider_that_fails_is_asked_again(server: QwpServer, caplog: pytest.LogCaptureFixture) -> None:

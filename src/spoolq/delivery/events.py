@@ -23,6 +23,7 @@ class FailureKind(Enum):
     AUTH = "auth"  # 401, 403: terminal for the whole list
     ROLE = "role"  # 421 with a role
     STATUS = "status"  # any other HTTP status
+    TOKEN = "token"  # the token provider gave none: nothing was opened
     DURABLE = "durable"  # the upgrade is complete, and durable acks were asked for and not granted
     CAP = "cap"  # connected, but an entry of the dictionary is above its cap: closed again, nothing sent
 

@@ -194,7 +194,7 @@ class Delivery:
         self._budget = OutageBudget(options.outage_budget_millis)
         self._budget_watched = False
         self._one_round = False
-        self._outcomes: list[tuple[int, str]] = []
+        self._outcomes: list[tuple[int, str, FailureKind]] = []
         self._by_role = False
         self._without_durable: set[int] = set()
         self._retry_after = 0
@@ -349,7 +349,7 @@ class Delivery:
             state = HostState.TOPOLOGY_REJECT
             self._without_durable.add(self._endpoint)
         self._hosts.failed(self._endpoint, state)
-        self._outcomes.append((self._endpoint, printable(event.text)))
+        self._outcomes.append((self._endpoint, printable(event.text), event.kind))
         self._retry_after = max(self._retry_after, event.retry_after_millis or 0)
         if event.kind is FailureKind.CAP and self._endpoint_is_too_small(printable(event.text), self._acked + 1):
             return
@@ -399,7 +399,7 @@ class Delivery:
         if due is None or self._budget_watched:
             return
         if self._now >= due:
-            self._outcomes = [(self._endpoint, "connected, but it acknowledges nothing")]
+            self._outcomes = [(self._endpoint, "connected, but it acknowledges nothing", FailureKind.TRANSPORT)]
             self._by_role = False
             self._give_up()
             return
@@ -408,12 +408,14 @@ class Delivery:
 
     def _give_up(self) -> None:
         tag = verdicts.CONNECTION_LOST if self.was_ever_connected else verdicts.NEVER_CONNECTED
-        self._fail(verdicts.no_connection(self._outcomes_text(), None if self._one_round else tag, self._by_role))
+        tag_told = None if self._one_round else tag
+        kinds = {kind for _, _, kind in self._outcomes}
+        self._fail(verdicts.no_connection(self._outcomes_text(), tag_told, self._by_role, kinds))
         if not self._one_round:
             self._report_connection("budget_exhausted", None, tag)
 
     def _outcomes_text(self) -> str:
-        return "; ".join(f"{self._options.endpoints[index]}: {text}" for index, text in self._outcomes)
+        return "; ".join(f"{self._options.endpoints[index]}: {text}" for index, text, _ in self._outcomes)
 
     def _wait(self, pause_millis: int) -> None:
         self.state = State.WAITING
@@ -735,7 +737,7 @@ class Delivery:
         """The connection is gone, or has to go; ``pause_millis`` None = none after progress, else backoff."""
         self._leave(why)
         self._hosts.lost(self._endpoint, state)
-        self._outcomes = [(self._endpoint, why)]
+        self._outcomes = [(self._endpoint, why, FailureKind.TRANSPORT)]
         self._by_role = False
         self._without_durable.clear()
         self._retry_after = 0

@@ -6,7 +6,11 @@ happened, and what to do; `event_of` is the same for the handlers (behaviour.md 
 
 from __future__ import annotations
 
+from collections.abc import Set
+from typing import Final
+
 from spoolq.delivery.actions import ServerErrorEvent
+from spoolq.delivery.events import FailureKind
 from spoolq.errors import (
     AuthError,
     ConnectError,
@@ -21,6 +25,7 @@ from spoolq.qwp.responses import ErrorFrame
 
 NEVER_CONNECTED = "never-connected-budget-exhausted"
 CONNECTION_LOST = "connection-lost-budget-exhausted"
+_PROVIDER: Final = "check the token provider, the callable given as token: it returns the bearer token as a str"
 
 
 def frames(first_fsn: int, last_fsn: int) -> str:
@@ -127,14 +132,17 @@ def unauthorized(endpoint: str, text: str, status: int) -> AuthError:
     )
 
 
-def no_connection(outcomes: str, tag: str | None, by_role: bool) -> ConnectError:
-    """The attempts are used up, by count (no tag) or by time."""
+def no_connection(outcomes: str, tag: str | None, by_role: bool, kinds: Set[FailureKind]) -> ConnectError:
+    """The attempts are used up, by count (no tag) or by time; ``kinds`` are those of the outcomes."""
     if by_role:
         text = f"no endpoint takes writes now (role mismatch): {outcomes}; check which server is the primary"
     elif tag == CONNECTION_LOST:
         text = f"nothing was acknowledged within outage_budget_millis: {outcomes}"
+    elif kinds == {FailureKind.TOKEN}:
+        text = f"no endpoint was tried: {outcomes}; {_PROVIDER}"
     else:
-        text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall"
+        also = f"; {_PROVIDER}" if FailureKind.TOKEN in kinds else ""
+        text = f"no endpoint gave a connection: {outcomes}; check address, port and firewall{also}"
     return (RoleMismatchError if by_role else ConnectError)(text if tag is None else f"{tag}: {text}", tag=tag)
 
 

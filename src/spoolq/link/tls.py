@@ -7,7 +7,6 @@ renegotiation is off, the host name is checked against the certificate.  Which r
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsFailure", "TlsOptions", "context_of", "handshake"]
 
-_LOG = logging.getLogger("spoolq.link")
 
 # What to do about a certificate, by OpenSSL's verification code.
 _NAME: Final = "the address must be a name in the certificate"
@@ -64,8 +62,6 @@ def handshake(
     """
     import ssl
 
-    if not options.verify:
-        _LOG.warning("tls_verify=unsafe_off: the server's certificate is not checked; anyone between can read along")
     context = context_of(options)
     secure = None
     try:

@@ -41,9 +41,23 @@ def error_event(refusal: actions.ServerErrorEvent) -> ErrorEvent:
     )
 
 
+def check_callable(**given: object) -> None:
+    """Handlers by keyword: what is neither None nor callable is a ConfigError now, not at the first event."""
+    for keyword, handler in given.items():
+        if handler is not None and not callable(handler):
+            raise ConfigError(
+                f"{keyword} takes a function that is called with each event, not {type(handler).__name__}", key=keyword
+            )
+
+
 def check_category_policies(given: Mapping[str, str] | None, *, can_drop: bool) -> dict[str, str]:
     """A copy, each entry checked.  Raises ConfigError."""
     found = {}
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(
+            f"category_policies takes a dict of policies by category, not {type(given).__name__}",
+            key="category_policies",
+        )
     for category, chosen in (given or {}).items():
         if category not in policy.OVERRIDABLE:
             raise ConfigError(

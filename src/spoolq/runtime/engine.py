@@ -34,7 +34,7 @@ from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
 from spoolq.runtime.clock import Clock
-from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_category_policies
+from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_callable, check_category_policies
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
 from spoolq.runtime.letters import Letters
@@ -69,6 +69,12 @@ class Engine:
         clock: Clock | None = None,
     ) -> None:
         self.config = config
+        check_callable(
+            error_handler=error_handler,
+            connection_listener=connection_listener,
+            error_policy=error_policy,
+            progress_handler=progress_handler,
+        )
         can_drop = config.sf_dir is not None
         self._policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
         self._clock = clock or Clock()

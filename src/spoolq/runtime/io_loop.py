@@ -40,6 +40,7 @@ _FAILURE: Final = {
     Kind.ROLE: events.FailureKind.ROLE,
     Kind.STATUS: events.FailureKind.STATUS,
     Kind.DURABLE: events.FailureKind.DURABLE,
+    Kind.TOKEN: events.FailureKind.TOKEN,
 }
 
 

@@ -5,6 +5,7 @@ One place for a sender and its drainers, so that they connect and deliver alike.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from spoolq import limits, link
@@ -13,6 +14,8 @@ from spoolq.config_keys import Secret, TokenProvider
 from spoolq.delivery import DeliveryOptions
 from spoolq.errors import ConfigError
 from spoolq.link import ConnectOptions, Endpoint
+
+_LOG = logging.getLogger("spoolq.link")
 
 
 def names(config: SenderConfig) -> tuple[str, ...]:
@@ -26,7 +29,7 @@ def endpoints(config: SenderConfig) -> list[Endpoint]:
 
 
 def tls_options(config: SenderConfig) -> link.TlsOptions | None:
-    """None for ``ws``.  Roots that cannot be had are a ConfigError."""
+    """None for ``ws``.  Roots that cannot be had are a ConfigError; no check of certificates is one WARN a sender."""
     if not config.tls:
         return None
     roots = link.Roots(config.tls_roots, _reveal(config.tls_roots_password), config.tls_ca)
@@ -35,6 +38,8 @@ def tls_options(config: SenderConfig) -> link.TlsOptions | None:
             link.check(roots)
         except link.RootsFailure as error:
             raise ConfigError(str(error), key=error.key) from None
+    else:
+        _LOG.warning("tls_verify=unsafe_off: the server's certificate is not checked; anyone between can read along")
     return link.TlsOptions(config.tls_verify, roots)
 
 

@@ -342,7 +342,13 @@ class Files:
             except FileExistsError:
                 if os.path.isdir(path):  # sf_dir itself may be a link (ours.md 21)
                     return False
-                raise
+                found = "a link to no directory" if os.path.islink(path) else "a file of that name, not a directory"
+                raise StorageError(
+                    f"cannot make the directory {path}: there is {found}; move it away, or choose another sf_dir or "
+                    "sender_id",
+                    errno=errno.EEXIST,
+                    filename=path,
+                ) from None
             if self._group_access:
                 os.chmod(path, self._directory_mode)  # whatever the umask took away
         return True
