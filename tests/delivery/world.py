@@ -18,7 +18,6 @@ class Log:
 
     published_fsn: int = -1
     acked_fsn: int = -1
-    unsent: tuple[int, int] = (0, 0)
 
 
 class Driver:

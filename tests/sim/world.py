@@ -58,7 +58,6 @@ class WatchedDelivery(Delivery):
 class WatchedLog:
     """The store as the loop and the machine see it: the judge sees what is settled; other threads come between."""
 
-    unsent = (0, 0)
     grouped_end_fsn = 0
 
     def __init__(

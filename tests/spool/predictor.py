@@ -140,11 +140,18 @@ def _counters(chain: list[_Segment], files: dict[str, bytes], dictionary: bytes 
     acked = floor - 1
     if mark is not None and -1 <= mark[0] < following:
         acked = max(acked, mark[0])
+    committed = max((fsn + 1 for fsn, p in stored.items() if not _deferred(p)), default=floor)
+    following = min(following, max(committed, acked + 1))  # what nobody committed is cut off
+    stored = {fsn: p for fsn, p in stored.items() if fsn < following}
     send = {fsn: p for fsn, p in stored.items() if fsn > acked}
     symbols = _symbols(stored, acked, dictionary)
     if symbols is None:
         return Prediction("aside")
     return Prediction("opens", send, following, acked, symbols)
+
+
+def _deferred(payload: bytes) -> bool:
+    return len(payload) >= 12 and payload[:4] == b"QWP1" and bool(payload[5] & 1)
 
 
 def _prefix(dictionary: bytes | None) -> list[str]:

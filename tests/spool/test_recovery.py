@@ -590,20 +590,64 @@ def test_wmk_02_an_ignored_watermark_is_rewritten_below_the_first_frame(tmp_path
     assert any("99 is above the newest frame" in warning for warning in opened.report.warnings)
 
 
-def test_invariant_38_a_deferred_tail_is_never_sent(tmp_path: Path) -> None:
-    slot = Slot()
-    deferred = [slot_maker.message(None, body=b"d", defer=True)] * 2
-    slot.segment(0, [payload(0), payload(1), deferred[0]])
-    slot.segment(3, deferred, size=300)
-    slot.files[_MANIFEST] = slot_maker.manifest(0, 3)
+def _uncommitted(layout: str, watermark: int | None = None, *, room: int = 300) -> Slot:
+    """Frames by letter, ``c`` commits, ``d`` is deferred, ``/`` begins a segment; ``room`` in the last one."""
+    slot, bases, fsn = Slot(), [], 0
+    for part in layout.split("/"):
+        bases.append(fsn)
+        frames = [slot_maker.message(None, body=b"%d" % (fsn + i), defer=c == "d") for i, c in enumerate(part)]
+        slot.segment(fsn, frames, size=None if part else room)
+        fsn += len(part)
+    last = f"sf-{len(bases) - 1:016x}.sfa"
+    slot.files[last] = slot.files[last].ljust(room, b"\0")
+    slot.files[_MANIFEST] = slot_maker.manifest(0, bases[-1])
+    if watermark is not None:
+        slot.files[".ack-watermark"] = slot_maker.watermark(watermark)
+    return slot
+
+
+@pytest.mark.parametrize(
+    ("layout", "watermark", "sent", "cut", "active"),
+    [
+        ("ccd", None, [0, 1], {"0": 1}, 0),
+        ("ccddd", 0, [1], {"0": 3}, 0),
+        ("ccddd", 1, [], {"0": 3}, 0),  # nothing below is left; it is cut none the less
+        ("d", None, [], {"0": 1}, 0),  # nothing else was ever there
+        ("dd/d/", None, [], {"0": 2, "1": 1}, 0),
+        ("cc/dd", None, [0, 1], {"1": 2}, 2),
+        ("ccd/dd", None, [0, 1], {"0": 1, "1": 2}, 0),
+        ("cdc/cdd/ddd/dd", 1, [2, 3], {"1": 2, "2": 3, "3": 2}, 3),
+        ("ccdd/", None, [0, 1], {"0": 2}, 0),  # a rotation, and then no frame
+        ("ccdddd", 3, [], {"0": 2}, 0),  # of a client that settles a part of it
+    ],
+)
+def test_invariant_38_a_deferred_tail_is_cut_before_a_frame_can_follow_it(
+    tmp_path: Path, layout: str, watermark: int | None, sent: list[int], cut: dict[str, int], active: int
+) -> None:
+    slot = _uncommitted(layout, watermark)
     slot.write(tmp_path / ID)
     outcome, opened = recover(tmp_path)
-    assert sorted(outcome.frames) == [0, 1]
-    assert (opened.seed.deferred_fsn, opened.seed.next_fsn, opened.report.frames_deferred) == (2, 5, 3)
-    (tmp_path / ID / ".ack-watermark").write_bytes(slot_maker.watermark(1))
+    assert sorted(outcome.frames) == sent
+    stays = len(layout.replace("/", "")) - sum(cut.values())
+    assert (opened.seed.next_fsn, opened.seed.deferred_fsn) == (stays, stays)
+    assert (opened.report.frames_deferred, opened.chain[-1].base) == (sum(cut.values()), active)
+    copies = {copy.segment[18:19]: (tmp_path / ID / copy.copy).read_bytes() for copy in opened.report.cut}
+    for number, content in copies.items():
+        found, _ = slot_maker.whole_frames(slot.files[f"sf-{int(number, 16):016x}.sfa"][:24] + content)
+        assert len(found) == cut[number], "the copies hold it"
+    assert set(copies) == set(cut)
     outcome, opened = recover(tmp_path)
-    assert outcome.frames == {}
-    assert (outcome.acked_fsn, opened.report.frames_deferred) == (4, 0)  # settled here, nothing below is left
+    assert (sorted(outcome.frames), opened.report.frames_deferred, opened.report.cut) == (sent, 0, ())
+
+
+def test_invariant_38_a_tail_that_only_the_watermark_settles_stays_settled_after_a_power_cut(tmp_path: Path) -> None:
+    """Nobody knows whether its client had synced that watermark: it is durable before a frame can follow the tail."""
+    _uncommitted("ccdd", 3).write(tmp_path / ID)
+    files = RecordingFiles()
+    outcome, _ = recover(tmp_path, files)
+    assert (outcome.next_fsn, outcome.acked_fsn) == (4, 3)
+    ours = [name for name, path in files.calls if path.endswith(".ack-watermark")]
+    assert ours[-3:] == ["write", "sync", "close"]
 
 
 def test_deferred_frames_that_a_later_one_commits_are_sent(tmp_path: Path) -> None:

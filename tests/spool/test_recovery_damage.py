@@ -41,9 +41,12 @@ class _Unsynced(Files):
         pass
 
 
-def _frames(count: int) -> list[bytes]:
-    """Delta messages; every other one registers a symbol."""
-    return [message((i + 1) // 2, [f"s{i // 2}"] if i % 2 == 0 else [], f"row {i}".encode()) for i in range(count)]
+def _frames(count: int, deferred: int = 0) -> list[bytes]:
+    """Delta messages; every other one registers a symbol.  Bit i of ``deferred``: frame i is."""
+    return [
+        message((i + 1) // 2, [f"s{i // 2}"] if i % 2 == 0 else [], f"row {i}".encode(), defer=bool(deferred >> i & 1))
+        for i in range(count)
+    ]
 
 
 def _slot(shape: str, *, active: int = 160, spare: int = 40) -> Slot:
@@ -221,7 +224,7 @@ class _Made:
 @st.composite
 def _slots(draw: st.DrawFn) -> _Made:
     """A slot of any usual shape."""
-    frames = _frames(draw(st.integers(0, 8)))
+    frames = _frames(draw(st.integers(0, 8)), draw(st.sampled_from([0, 0, 0, *range(256)])))
     base = draw(st.sampled_from([0, 0, 3]))
     if base and not draw(st.booleans()):
         frames = [message(0, [f"s{n}" for n in range(1 + i // 2)], b"dense") for i in range(len(frames))]

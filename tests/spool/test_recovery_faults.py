@@ -74,6 +74,30 @@ def _only_corrupt() -> Slot:
     return slot
 
 
+def _uncommitted() -> Slot:
+    """The transaction at the end reaches over three segments; half a frame is behind it."""
+    slot = Slot()
+    slot.segment(0, [message(0, ["a"]), message(1, ["b"], b"0", defer=True)])
+    slot.segment(2, [payload(2), message(2, ["c"], b"1", defer=True), message(3, [], b"2", defer=True)])
+    slot.segment(5, [message(3, [], b"3", defer=True)])
+    slot.segment(6, [message(3, ["d"], b"4", defer=True), message(4, [], b"5", defer=True)], size=200)
+    slot.files["sf-0000000000000003.sfa"] = slot.files["sf-0000000000000003.sfa"][:-90] + _STALE[:17].ljust(90, b"\0")
+    slot.files[_MANIFEST] = slot_maker.manifest(0, 6, 4, (0, 5))
+    slot.files[".ack-watermark"] = slot_maker.watermark(0)
+    slot.files[".symbol-dict"] = symbol_dict(["a", "b"], ["c", "d"])
+    return slot
+
+
+def _rotated() -> Slot:
+    """It ends a full segment, and the active one is empty; the watermark is in the middle of it."""
+    slot = Slot()
+    slot.segment(0, [payload(0), *(message(None, body=b"%d" % n, defer=True) for n in range(4))])
+    slot.segment(5, [], size=200)
+    slot.files[_MANIFEST] = slot_maker.manifest(0, 5)
+    slot.files[".ack-watermark"] = slot_maker.watermark(2)
+    return slot
+
+
 def _unreplayable() -> Slot:
     slot = usual()
     del slot.files[FIRST]
@@ -81,7 +105,8 @@ def _unreplayable() -> Slot:
 
 
 _SLOTS = {
-    build.__name__[1:]: build for build in (_legacy, _manifested, _promoted, _collapsed, _only_corrupt, _unreplayable)
+    build.__name__[1:]: build
+    for build in (_legacy, _manifested, _promoted, _collapsed, _only_corrupt, _uncommitted, _rotated, _unreplayable)
 }
 _SLOTS["usual"] = usual
 

@@ -231,14 +231,18 @@ def _deferred(settled: int) -> Slot:
 
 def test_invariant_38_a_deferred_tail_is_never_given_out_and_does_not_keep_the_slot(tmp_path: Path) -> None:
     directory = _deferred(-1).write(tmp_path / ID)
+    stored = slot_maker.read_frames(directory)
     adopted = _adopt(tmp_path)
     store = _store(adopted)
     assert sorted(_frames(store)) == [0, 1, 2, 3], "a commit behind a deferred frame sends it"
-    assert store.unsent == (4, 6)
+    assert (store.published_fsn, slot_maker.read_frames(directory)) == (3, stored), "the rest stays where it is"
     store.acknowledge(2)
     assert (store.acked_fsn, store.drained) == (2, False)
     store.acknowledge(3)
-    assert (store.acked_fsn, store.drained) == (5, True)
+    assert (store.acked_fsn, store.drained) == (3, True)
+    store.keep(0)
+    mark = slot_maker.read_record((directory / ".ack-watermark").read_bytes(), b"AKW1", 1)
+    assert mark == (5,), "for every client, also for one that knows nothing of deferred frames"
     adopted.close()
     assert set(os.listdir(directory)) == _LEFT
 

@@ -102,13 +102,6 @@ class FrameLog(Protocol):
     def acked_fsn(self) -> int:
         """Newest settled frame; -1 when none."""
 
-    @property
-    def unsent(self) -> tuple[int, int]:
-        """First and end of the frames that are never sent: a transaction nobody committed (slot.md 5.5).
-
-        They count as settled as soon as everything below is.
-        """
-
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
@@ -302,7 +295,7 @@ class Delivery:
         self.state = State.CONNECTED
         self._bound = index
         self._caps[index] = event.cap_nbytes
-        self._wire = WireMap(self._acked + 1, event.catch_up, self._log.unsent)
+        self._wire = WireMap(self._acked + 1, event.catch_up)
         self._groups = Groups()
         self._answered = self._acked
         self._durable = DurableAcks(self._acked) if self._options.durable_ack else None
@@ -462,7 +455,7 @@ class Delivery:
                 self._renew()
 
     def _pump(self) -> None:
-        next_fsn = self._past_unsent(self._wire.sent_fsn) + 1
+        next_fsn = self._wire.sent_fsn + 1
         frames_max = RUN_FRAMES_MAX
         if self._holding:
             frames_max = min(frames_max, self._held - next_fsn)
@@ -477,11 +470,6 @@ class Delivery:
     def _holding(self) -> bool:
         """Whether a frame is held back, and what is behind it."""
         return self._acked + 1 < self._held
-
-    def _past_unsent(self, fsn: int) -> int:
-        """``fsn``, or the last of the frames that are never sent when they are what comes next."""
-        first, end = self._log.unsent
-        return end - 1 if first <= fsn + 1 < end else fsn
 
     def _run_sent(self, last_fsn: int) -> None:
         self._sending = False
@@ -552,7 +540,7 @@ class Delivery:
 
     def _settled(self, fsn: int) -> None:
         """The head is another frame now."""
-        self._acked = self._past_unsent(fsn)
+        self._acked = fsn
         self._answered = max(self._answered, self._acked)
         self.ok_fsn = max(self.ok_fsn, self._acked)
         self._not_writable = 0
@@ -693,7 +681,7 @@ class Delivery:
     @property
     def _waits(self) -> bool:
         """Whether frames of this connection wait for their end."""
-        return self._sending or self._past_unsent(self._wire.sent_fsn) > self._acked
+        return self._sending or self._wire.sent_fsn > self._acked
 
     @property
     def _asks(self) -> bool:

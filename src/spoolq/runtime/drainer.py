@@ -81,7 +81,6 @@ class _Slot:
         self.path = os.path.join(setup.sf_dir, name)
         self.published_fsn = -1
         self.acked_fsn = -1
-        self.unsent = (0, 0)
         self.grouped_end_fsn = 0
 
     @property
@@ -105,12 +104,12 @@ class _Slot:
         self._adopted, store = adopted, adopted.store
         if adopted.damage:
             raise _Damaged(adopted.damage)
-        before = self.published_fsn, self.acked_fsn, self.unsent
+        before = self.published_fsn, self.acked_fsn
         if store is None:
-            self.published_fsn, self.acked_fsn, self.unsent = -1, -1, (0, 0)
+            self.published_fsn, self.acked_fsn = -1, -1
         else:
-            self.published_fsn, self.acked_fsn, self.unsent = store.published_fsn, store.acked_fsn, store.unsent
-        if again and (self.published_fsn, self.acked_fsn, self.unsent) != before:
+            self.published_fsn, self.acked_fsn = store.published_fsn, store.acked_fsn
+        if again and (self.published_fsn, self.acked_fsn) != before:
             raise _Changed
         self.grouped_end_fsn = 0 if store is None else store.grouped_end_fsn
         found = adopted.report

@@ -107,10 +107,8 @@ class DiskStore(Appender):
         #: Called, without a lock, when a sync has ended, well or not.
         self.on_synced: Callable[[], None] | None = None
         self.published_fsn = slot.next_fsn - 1
-        self._skip_end = slot.next_fsn  # frames from `_skip_first` to here are never sent
-        self._skip_first = self._skip_end if slot.deferred_fsn is None else slot.deferred_fsn
         self.grouped_end_fsn = slot.grouped_end_fsn
-        self.acked_fsn = self._past_skipped(slot.acked_fsn)
+        self.acked_fsn = slot.acked_fsn
         self._watermark_fsn = slot.acked_fsn  # in the file
         self._commit = GroupCommit(
             synced_fsn=-1,
@@ -184,11 +182,6 @@ class DiskStore(Appender):
     def frame_nbytes_max(self) -> int:
         """Largest payload one segment takes."""
         return self._segment_nbytes - limits.SEGMENT_HEADER_BYTES - limits.FRAME_HEADER_BYTES
-
-    @property
-    def unsent(self) -> tuple[int, int]:
-        """First and end of the frames that `run` leaves out (slot.md 5.5)."""
-        return self._skip_first, self._skip_end
 
     @property
     def dense(self) -> bool:
@@ -307,18 +300,10 @@ class DiskStore(Appender):
     # --- the I/O thread -----------------------------------------------------------------------------
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
-        """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError.
-
-        The first one is a later one only where frames between are not to be sent (see `LiveSlot`).
-        """
+        """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError."""
         with self._lock:
-            if self._skip_first <= first_fsn < self._skip_end:
-                first_fsn = self._skip_end
-            published = self.published_fsn
-            if not self.acked_fsn < first_fsn <= published or self._closed:
+            if not self.acked_fsn < first_fsn <= self.published_fsn or self._closed:
                 return None
-            last_fsn = self._skip_first - 1 if first_fsn < self._skip_first else published
-            max_frames = min(max_frames, last_fsn - first_fsn + 1)
             active = self._active_file
             if first_fsn >= active.frames.base:
                 self._pinned = [frames for frames in self._pinned if frames.pins]
@@ -333,7 +318,7 @@ class DiskStore(Appender):
     def acknowledge(self, fsn: int) -> bool:
         """Settles all frames up to ``fsn``; False, for the keeper is who frees room."""
         with self._lock:
-            fsn = self._past_skipped(min(fsn, self.published_fsn))
+            fsn = min(fsn, self.published_fsn)
             if fsn <= self.acked_fsn or self._closed:
                 return False
             first_news = self.acked_fsn == self._watermark_fsn
@@ -341,10 +326,6 @@ class DiskStore(Appender):
         if first_news or self._blocked or self._can_trim():
             self._tell_keeper()
         return False
-
-    def _past_skipped(self, fsn: int) -> int:
-        """``fsn``, or the last frame that is not sent when everything below those is settled."""
-        return max(fsn, self._skip_end - 1) if fsn >= self._skip_first - 1 else fsn
 
     # --- the keeper ---------------------------------------------------------------------------------
 

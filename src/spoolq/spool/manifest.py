@@ -1,7 +1,8 @@
 """``sf-manifest.bin``: where the chain of segments begins and ends (slot.md 2.5).
 
 A container of two records (`records`) with magic ``SFM1`` and two values: the base of the first live
-segment (head) and of the one that takes appends (active), 0 <= head <= active.  Neither ever falls.
+segment (head) and of the one that takes appends (active), 0 <= head <= active.  Neither ever falls, but in a recovery
+that takes a segment away from the end (`Manifest.step_back`).
 
 `read_manifest` changes nothing.  `Manifest` is the open file: `create` in a slot that has none,
 `open`, then `update`, then `close`.  It belongs to the store, which calls it under its own lock.
@@ -129,6 +130,12 @@ class Manifest:
         self.boundaries = raised
         if sync:
             self._records.sync()
+
+    def step_back(self, active: int) -> None:
+        """A segment before takes the appends again: durable when this returns."""
+        self._records.write((self.boundaries.head, active))
+        self.boundaries = Boundaries(self.boundaries.head, active)
+        self._records.sync()
 
     def renew(self) -> None:
         """Stores what the file says once more and syncs it: nobody knows whether whoever wrote it did."""

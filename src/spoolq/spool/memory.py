@@ -97,11 +97,6 @@ class MemoryStore(Appender):
             return self._trim()
 
     @property
-    def unsent(self) -> tuple[int, int]:
-        """None of the frames here is left out."""
-        return (0, 0)
-
-    @property
     def grouped_end_fsn(self) -> int:
         """None of the frames here is deferred (ours.md 5)."""
         return 0

@@ -143,11 +143,11 @@ def _lock(files: Files, sf_dir: str, name: str) -> SlotLock | None:
 
 def _recover(files: Files, slot: str, lock: SlotLock) -> Adopted:
     """Recovery for replay, under the lock."""
-    plan = plan_slot(files, slot)
+    plan = plan_slot(files, slot, replay_only=True)
     damage = _damage(plan)
     if damage:
         return Adopted(lock, None, SymbolTable(), RecoveryReport(slot), damage)
-    opened = carry_out(files, plan, lock, replay_only=True)
+    opened = carry_out(files, plan, lock)
     try:
         if opened.fresh:
             remove_last_error(files, slot)

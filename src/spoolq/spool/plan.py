@@ -3,6 +3,10 @@
 `plan_slot` lists and scans the slot and gives a `SlotPlan`; `recovery` carries it out, and
 ``spoolq verify`` prints it.  No lock is taken here: who will act on a plan holds the slot's lock before.
 
+A slot is opened to append to it, or only to send what it holds (``replay_only``).  What differs is a transaction
+of another client that was never committed, at the end of the log (slot.md 5.5): who appends cuts it off first, else
+the next frame would be its commit for everybody who opens the slot later (invariant 38); who only sends leaves it out.
+
 - Damage that recovery can deal with is in the plan.
 - Damage it cannot: ``verdict`` is "unreplayable", with the reason.
 - What cannot be judged raises SlotRefusedError: a file that cannot be listed or read, a version or flag that this
@@ -14,8 +18,9 @@ Memory: some 300 bytes a segment file, the dictionary, one buffer.  One file is 
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from spoolq import limits
@@ -40,8 +45,9 @@ class Seed:
     """Where the counters start (slot.md 5.3).
 
     FSN of the oldest stored frame, of the next one to be published, of the newest that is settled; the first FSN
-    of a transaction that was never committed (``next_fsn`` when there is none): it is not sent, and settled as soon
-    as everything below is; the FSN behind the newest frame that commits deferred ones, 0 when there is none.
+    of a transaction that was never committed and that stays (``next_fsn`` when there is none): it is not sent, and
+    settled as soon as everything below is; the FSN behind the newest frame that commits deferred ones, 0 when there
+    is none.
     """
 
     first_fsn: int = 0
@@ -51,22 +57,39 @@ class Seed:
     grouped_end_fsn: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A transaction that was never committed and that will be cut off, with all that is behind.
+
+    ``nframes`` frames; it begins in ``chain[index]``, at byte ``offset``, behind ``count`` frames that stay.
+    """
+
+    nframes: int
+    index: int
+    count: int
+    offset: int
+
+
 @dataclass(slots=True)
 class SlotPlan:
     """What `recovery` will do with a slot.
 
     ``verdict``: "fresh" (nothing to go on with), "recover", or "unreplayable" (then ``reason``, and only ``segments``
-    and ``manifest`` mean something).  ``segments``: every segment file as found.
+    and ``manifest`` mean something).  ``segments``: every segment file as found.  ``hushed``: deferred frames are
+    settled by nothing but the watermark, so it must be durable before another frame follows them.
     """
 
     slot: str
     verdict: Literal["fresh", "recover", "unreplayable"]
+    replay_only: bool = False
     reason: str = ""
     segments: Sequence[Segment] = ()
     manifest: ManifestState | None = None
     watermark: WatermarkState | None = None
     decision: Decision = field(default_factory=lambda: Decision(()))
     seed: Seed = field(default_factory=Seed)
+    tail: Tail | None = None
+    hushed: bool = False
     dictionary: DictionaryPlan = field(default_factory=lambda: DictionaryPlan(SymbolTable(), "create", 0))
     symbols_nbytes: tuple[int, int] = (0, 0)
     copy_symbols: bool = False
@@ -76,14 +99,22 @@ class SlotPlan:
 
     @property
     def chain(self) -> tuple[Segment, ...]:
-        """The segments to go on with, the active one last."""
+        """The segments that hold frames to go on with, the active one last."""
         return self.decision.chain
 
+    @property
+    def kept(self) -> tuple[Segment, ...]:
+        """`chain` as it is without ``tail``."""
+        if self.tail is None:
+            return self.chain
+        last = replace(self.chain[self.tail.index], count=self.tail.count, append_offset=self.tail.offset)
+        return (*self.chain[: self.tail.index], last)
 
-def plan_slot(files: Files, slot: str) -> SlotPlan:
+
+def plan_slot(files: Files, slot: str, *, replay_only: bool = False) -> SlotPlan:
     """See the module's text.  A directory that does not exist is a fresh slot."""
     try:
-        return _plan(files, slot)
+        return _plan(files, slot, replay_only=replay_only)
     except StorageError as error:
         if isinstance(error, SlotRefusedError):
             raise
@@ -99,7 +130,7 @@ def _refused(slot: str, why: str) -> SlotRefusedError:
     )
 
 
-def _plan(files: Files, slot: str) -> SlotPlan:
+def _plan(files: Files, slot: str, *, replay_only: bool) -> SlotPlan:
     names = files.names_if_there(slot) or []
     old = [name for name in names if name.endswith(OLD_SUFFIX)]
     if old:
@@ -110,7 +141,8 @@ def _plan(files: Files, slot: str) -> SlotPlan:
         state = manifest.read_manifest(files, slot)
     except records.UnknownVersion as error:
         raise _refused(slot, f"{manifest.NAME} has {error}") from error
-    plan = SlotPlan(slot, "fresh", segments=segments, manifest=state, next_number=_next_number(slot, names))
+    plan = SlotPlan(slot, "fresh", replay_only, segments=segments, manifest=state)
+    plan.next_number = _next_number(slot, names)
     try:
         plan.decision = decide(segments, state.boundaries if state else None)
         _complete(files, plan, buffer)
@@ -153,7 +185,7 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
         plan.warnings = tuple(warnings)
         return
     plan.verdict = "recover"
-    plan.seed = _seed(plan)
+    _count(files, plan, buffer)
     fsn = plan.watermark.fsn if plan.watermark else None
     if fsn is not None and fsn >= plan.seed.next_fsn:
         warnings.append(f"the watermark {fsn} is above the newest frame and was ignored")
@@ -164,7 +196,7 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
     except UnknownDictionaryVersion as error:
         raise _refused(plan.slot, f"{symbol_log.NAME} has {error}") from error
     to_send = ToSend(plan.seed.acked_fsn + 1, plan.seed.deferred_fsn)
-    plan.dictionary = plan_dictionary(files, plan.slot, plan.chain, symbols, to_send, buffer)
+    plan.dictionary = plan_dictionary(files, plan.slot, plan.kept, symbols, to_send, buffer)
     plan.symbols_nbytes = symbols.trusted_nbytes, symbols.nbytes
     plan.copy_symbols = symbols.rest == "damaged"
     plan.remaining = _remaining(files, plan, to_send, buffer)
@@ -178,17 +210,34 @@ def _why(segment: Segment) -> str:
     return f"{segment.name} is corrupt: {segment.fault or 'all of it is zero'}"
 
 
-def _seed(plan: SlotPlan) -> Seed:
-    chain, active = plan.chain, plan.chain[-1]
-    next_fsn = active.end_fsn
-    floor = chain[0].base if len(chain) > 1 or active.count else next_fsn
+def _count(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
+    """Seeds the counters; finds the transaction that was never committed."""
+    chain, next_fsn = plan.chain, plan.chain[-1].end_fsn
+    floor = chain[0].base  # next_fsn when nothing is stored
     fsn = plan.watermark.fsn if plan.watermark else None
     acked_fsn = floor - 1 if fsn is None or fsn >= next_fsn else max(floor - 1, fsn)
     committed = next((s.base + s.commit_index + 1 for s in reversed(chain) if s.commit_index >= 0), floor)
     deferred_fsn = max(committed, acked_fsn + 1)
-    if deferred_fsn == acked_fsn + 1:  # nothing below is left, so the tail is settled here and now
+    plan.hushed = committed <= acked_fsn
+    if deferred_fsn < next_fsn and not plan.replay_only:
+        plan.tail = _tail(files, plan, deferred_fsn, buffer)
+        next_fsn = deferred_fsn
+    elif deferred_fsn == acked_fsn + 1:  # nothing below is left, so the tail is settled here and now
         acked_fsn, deferred_fsn = next_fsn - 1, next_fsn
-    return Seed(floor, next_fsn, acked_fsn, deferred_fsn, _grouped_end(chain))
+    plan.seed = Seed(floor, next_fsn, acked_fsn, deferred_fsn, _grouped_end(chain))
+
+
+def _tail(files: Files, plan: SlotPlan, fsn: int, buffer: memoryview) -> Tail:
+    """The frames from ``fsn`` on: where they begin."""
+    chain = plan.chain
+    index = bisect_right(chain, fsn, key=lambda segment: segment.base) - 1
+    segment = chain[index]
+    frames = walk(files, os.path.join(plan.slot, segment.name), segment, buffer)
+    try:
+        offset = next(frame.offset for frame in frames if segment.base + frame.index == fsn)
+    finally:
+        frames.close()
+    return Tail(chain[-1].end_fsn - fsn, index, fsn - segment.base, offset)
 
 
 def _grouped_end(chain: tuple[Segment, ...]) -> int:
@@ -205,7 +254,7 @@ def _grouped_end(chain: tuple[Segment, ...]) -> int:
 def _remaining(files: Files, plan: SlotPlan, to_send: ToSend, buffer: memoryview) -> tuple[int, int]:
     """Number of the frames that will be sent, and the bytes of their payloads."""
     nbytes = 0
-    for segment in plan.chain:
+    for segment in plan.kept:
         if to_send.first <= segment.base and segment.end_fsn <= to_send.end:
             nbytes += segment.payload_nbytes
         elif to_send.first < segment.end_fsn and segment.base < to_send.end:

@@ -13,7 +13,9 @@ The order of the changes (slot.md 5.1, ours.md 15, 16), none before the whole pl
     4  every member gets the flag that a manifest is required
     5  segments without unsent frames are removed
     6  corrupt files are renamed
-    7  residue of the active segment: copied aside unless it is one unfinished frame, zeroed
+    7  residue of the active segment: copied aside unless it is one unfinished frame, zeroed; a transaction that
+       was never committed, too, from the end on: a segment that holds nothing else is emptied, the manifest steps
+       back to the one before, and it is removed (docs/decisions.md)
     8  the dictionary is cut, set aside or made, and completed by what the frames told
     9  the watermark is made or mended
 
@@ -30,6 +32,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from spoolq import limits
@@ -39,7 +42,7 @@ from spoolq.spool import evidence, manifest, symbol_log, watermark
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock, logical_lock
 from spoolq.spool.manifest import Manifest, ManifestState
-from spoolq.spool.plan import Seed, SlotPlan, plan_slot
+from spoolq.spool.plan import Seed, SlotPlan, Tail, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
 from spoolq.spool.scan import Segment
 from spoolq.spool.segment_layout import BASE_OFFSET, FLAG_MANIFEST_REQUIRED, FLAGS_OFFSET
@@ -97,17 +100,18 @@ def open_slot(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     return opened
 
 
-def carry_out(files: Files, plan: SlotPlan, lock: SlotLock, *, replay_only: bool = False) -> OpenedSlot:
+def carry_out(files: Files, plan: SlotPlan, lock: SlotLock) -> OpenedSlot:
     """Does what ``plan`` says.  The lock was held when the plan was made; on an error the caller releases it.
 
-    ``replay_only``: nobody will append, so a dictionary file that is missing or useless is not made anew
-    (``symbol_log`` is None then).  Raises SlotUnreplayableError for an unreplayable slot, which it leaves as it is.
+    Of a plan with ``replay_only``, a dictionary file that is missing or useless is not made anew, for nobody will
+    append (``symbol_log`` is None then).  Raises SlotUnreplayableError for an unreplayable slot, which it leaves as
+    it is.
     """
     if plan.verdict == "unreplayable":
         raise SlotUnreplayableError(f"the slot {plan.slot} cannot be sent: {plan.reason}", reason=plan.reason)
     opened = OpenedSlot(plan.slot, lock, next_number=plan.next_number)
     try:
-        work = _Work(files, plan, replay_only=replay_only)
+        work = _Work(files, plan)
         if plan.verdict == "fresh":
             work.start_anew()
         else:
@@ -122,10 +126,9 @@ def carry_out(files: Files, plan: SlotPlan, lock: SlotLock, *, replay_only: bool
 class _Work:
     """The steps, and what they did."""
 
-    def __init__(self, files: Files, plan: SlotPlan, *, replay_only: bool = False) -> None:
+    def __init__(self, files: Files, plan: SlotPlan) -> None:
         self._files = files
         self._plan = plan
-        self._replay_only = replay_only
         self._slot = plan.slot
         self._cut: list[Cut] = []
         self._quarantined: list[tuple[str, str]] = []
@@ -162,14 +165,17 @@ class _Work:
                 self._store(segment.name, FLAGS_OFFSET, bytes([segment.flags | FLAG_MANIFEST_REQUIRED]), sync=False)
         self._remove(segment.name for segment in self._plan.decision.removed)
         self._quarantine(segment.name for segment in self._plan.decision.quarantined)
-        self._cut_residue(active, sealed=False)
+        if self._plan.tail is None:
+            self._cut_residue(active, sealed=False)
+        else:
+            self._cut_transaction(self._plan.tail, opened.manifest)
         opened.symbol_log = self._symbol_log()
         opened.watermark = self._watermark()
         opened.fresh = False
         opened.seed = self._plan.seed
         opened.symbols = self._plan.dictionary.table
         opened.chain = tuple(
-            replace(segment, flags=segment.flags | FLAG_MANIFEST_REQUIRED, residue=None) for segment in chain
+            replace(segment, flags=segment.flags | FLAG_MANIFEST_REQUIRED, residue=None) for segment in self._plan.kept
         )
 
     def report(self) -> RecoveryReport:
@@ -181,14 +187,14 @@ class _Work:
             slot=self._slot,
             recovered=recovered,
             migrated=recovered and (plan.manifest is None or plan.manifest.boundaries is None),
-            segments=len(plan.chain),
-            segment_nbytes=sum(segment.nbytes for segment in plan.chain),
+            segments=len(plan.kept),
+            segment_nbytes=sum(segment.nbytes for segment in plan.kept),
             first_fsn=seed.first_fsn,
             next_fsn=seed.next_fsn,
             acked_fsn=seed.acked_fsn,
             frames_remaining=plan.remaining[0],
             remaining_nbytes=plan.remaining[1],
-            frames_deferred=seed.next_fsn - seed.deferred_fsn,
+            frames_deferred=plan.tail.nframes if plan.tail else seed.next_fsn - seed.deferred_fsn,
             symbols=len(table),
             symbols_rebuilt=len(table) - plan.dictionary.from_file,
             cut=tuple(self._cut),
@@ -207,6 +213,23 @@ class _Work:
             copy = evidence.keep_copy(self._files, self._slot, segment.name, segment.append_offset, found.end)
         evidence.clear(self._files, self._slot, segment.name, segment.append_offset, found.end)
         self._cut.append(Cut(segment.name, segment.append_offset, found.end - segment.append_offset, copy, sealed))
+
+    def _cut_transaction(self, tail: Tail, opened: Manifest) -> None:
+        """From the end on: after each step what is left of it is a shorter one, at the end of a valid log."""
+        chain = self._plan.chain
+        for before, segment in reversed(list(pairwise(chain[tail.index :]))):
+            self._cut_from(segment, limits.SEGMENT_HEADER_BYTES)
+            opened.step_back(before.base)
+            self._files.unlink(os.path.join(self._slot, segment.name))
+            self._files.sync_directory(self._slot)
+        self._cut_from(chain[tail.index], tail.offset)
+
+    def _cut_from(self, segment: Segment, offset: int) -> None:
+        end = segment.append_offset if segment.residue is None else segment.residue.end
+        if offset < end:
+            copy = evidence.keep_copy(self._files, self._slot, segment.name, offset, end)
+            evidence.clear(self._files, self._slot, segment.name, offset, end)
+            self._cut.append(Cut(segment.name, offset, end - offset, copy, False))
 
     def _store(self, name: str, offset: int, data: bytes, *, sync: bool) -> None:
         """Changes a segment's header."""
@@ -242,7 +265,7 @@ class _Work:
     def _symbol_log(self) -> SymbolLog | None:
         """Opens or makes the file and stores what was only known from frames: they may be trimmed next."""
         table = self._plan.dictionary.table
-        if self._replay_only and self._plan.dictionary.action != "keep":
+        if self._plan.replay_only and self._plan.dictionary.action != "keep":
             if self._plan.dictionary.action == "replace":
                 self._set_symbols_aside()
             return None
@@ -280,6 +303,9 @@ class _Work:
         try:
             if state is not None and state.fsn is not None and state.fsn >= self._plan.seed.next_fsn:
                 opened.write(self._plan.seed.first_fsn - 1)
+                opened.sync()
+            elif self._plan.hushed and not self._plan.replay_only:
+                opened.write(self._plan.seed.acked_fsn)
                 opened.sync()
         except BaseException:
             opened.close()

@@ -5,6 +5,9 @@
     store.keep(now_millis)                       after an acknowledgement: watermark, trim
     store.close()                                emptied when drained, left for the next one when not
 
+A transaction at the end that nobody committed stays where it is and is not given out: ``published_fsn`` is the frame
+before it.  It is settled with that one.
+
 It takes no frame, so it has no active segment: every file is read by positioned reads, through one
 descriptor.  Nobody waits for it either, so it needs no keeper: the thread that drains calls `keep`.
 A chore that failed is tried again at a later acknowledgement, at the earliest after a second, or by `close`.
@@ -41,17 +44,16 @@ class ReplayStore:
         self._trimmer = Trimmer(files, slot, self._reader)
         self._may_trim = may_trim
         self._closed = False
-        self.published_fsn = slot.next_fsn - 1
-        first = slot.next_fsn if slot.deferred_fsn is None else slot.deferred_fsn
-        self.unsent = (first, slot.next_fsn)  # a transaction nobody committed (slot.md 5.5)
+        self._stored_fsn = slot.next_fsn - 1  # newest frame, of a transaction nobody committed (slot.md 5.5) too
+        self.published_fsn = self._stored_fsn if slot.deferred_fsn is None else slot.deferred_fsn - 1
         self.grouped_end_fsn = slot.grouped_end_fsn
-        self.acked_fsn = self._past_unsent(slot.acked_fsn)
+        self.acked_fsn = slot.acked_fsn
         self._watermark_fsn = slot.acked_fsn  # in the file
         self._chores = Chores(
             [
                 Chore("trimming", self._can_trim, self._trim),
                 Chore("removing acknowledged segments", lambda: bool(self._trimmer.leftover), self._remove_leftover),
-                Chore("storing the watermark", lambda: self.acked_fsn > self._watermark_fsn, self._store_watermark),
+                Chore("storing the watermark", lambda: self._settled_fsn > self._watermark_fsn, self._store_watermark),
             ]
         )
 
@@ -60,12 +62,14 @@ class ReplayStore:
         """Whether everything is settled."""
         return self.acked_fsn >= self.published_fsn
 
+    @property
+    def _settled_fsn(self) -> int:
+        """What the files shall say: the frames that are not sent are settled as soon as all before them are."""
+        return self._stored_fsn if self.drained else self.acked_fsn
+
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """As `Store.run`.  Raises StorageError."""
-        first, end = self.unsent
-        if first <= first_fsn < end:
-            first_fsn = end
-        last_fsn = first - 1 if first_fsn < first else self.published_fsn
+        last_fsn = self.published_fsn
         if not self.acked_fsn < first_fsn <= last_fsn or self._closed:
             return None
         index = bisect_right(self._segments, first_fsn, key=lambda segment: segment.base) - 1
@@ -73,14 +77,9 @@ class ReplayStore:
 
     def acknowledge(self, fsn: int) -> bool:
         """Settles all frames up to ``fsn``, clamped to published; only rises.  False: no append waits for room."""
-        fsn = self._past_unsent(min(fsn, self.published_fsn))
         if not self._closed:
-            self.acked_fsn = max(self.acked_fsn, fsn)
+            self.acked_fsn = max(self.acked_fsn, min(fsn, self.published_fsn))
         return False
-
-    def _past_unsent(self, fsn: int) -> int:
-        first, end = self.unsent
-        return max(fsn, end - 1) if fsn >= first - 1 else fsn
 
     def keep(self, now_millis: int) -> None:
         """Does what is due: trim, watermark.  Never raises for a disk: what failed is logged and tried again."""
@@ -103,10 +102,10 @@ class ReplayStore:
         self._slot.close(remove=self._remove_all if self.drained else None)
 
     def _can_trim(self) -> bool:
-        return self._may_trim and len(self._segments) > 1 and self._segments[0].end_fsn - 1 <= self.acked_fsn
+        return self._may_trim and len(self._segments) > 1 and self._segments[0].end_fsn - 1 <= self._settled_fsn
 
     def _trim(self) -> bool:
-        acked, count = self.acked_fsn, 0
+        acked, count = self._settled_fsn, 0
         while count < min(len(self._segments) - 1, limits.TRIM_SEGMENTS_MAX) and (
             self._segments[count].end_fsn - 1 <= acked
         ):
@@ -125,13 +124,13 @@ class ReplayStore:
         return False
 
     def _store_watermark(self) -> bool:
-        acked = self.acked_fsn
+        acked = self._settled_fsn
         self._slot.watermark.write(acked)
         self._watermark_fsn = acked
         return False
 
     def _collapse(self) -> None:
-        self._trimmer.collapse(self.acked_fsn)
+        self._trimmer.collapse(self._settled_fsn)
 
     def _remove_all(self) -> None:
         remove_drained(self._files, self._slot.directory)
@@ -139,6 +138,6 @@ class ReplayStore:
 
     def _leave(self) -> None:
         """What stays is for the next who opens the slot."""
-        if self.acked_fsn > self._watermark_fsn:
+        if self._settled_fsn > self._watermark_fsn:
             self._store_watermark()
         self._trimmer.remove_leftover()

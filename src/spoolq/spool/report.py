@@ -32,7 +32,8 @@ class RecoveryReport:
     - ``first_fsn``, ``next_fsn``, ``acked_fsn``: oldest frame that is stored, the next one's number, newest that is
       settled (-1: none).
     - ``frames_remaining``, ``remaining_nbytes``: frames that will be sent, and the bytes of their payloads.
-    - ``frames_deferred``: of a transaction that was never committed; they are not sent (slot.md 5.5).
+    - ``frames_deferred``: of a transaction that was never committed (slot.md 5.5); they are not sent, and cut when
+      the slot was opened to append to it.
     - ``symbols``: entries of the dictionary; ``symbols_rebuilt`` of them came from frames, not from the file.
     - ``cut``, ``quarantined`` (old name, new name), ``removed``: what was done to files.
     - ``promoted``: the segment that became the active one although the manifest did not say so.

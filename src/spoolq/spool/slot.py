@@ -54,8 +54,9 @@ def removal_order(names: list[str]) -> list[str]:
 class LiveSlot:
     """``segments`` is the chain, the active one last; ``symbol_log`` None means dense frames.
 
-    Frames from ``deferred_fsn`` on were found and belong to a transaction that nobody committed: they
-    are not sent, and settled once everything below them is (slot.md 5.5).  None when there are none.
+    Frames from ``deferred_fsn`` on were found and belong to a transaction that nobody committed: they are not sent,
+    and settled once everything below them is (slot.md 5.5).  None when there are none, as always in a slot that
+    takes appends: recovery has cut them off.
     ``grouped_end_fsn``: behind the newest frame that was found to commit deferred ones; 0 when there is none.
     """
 

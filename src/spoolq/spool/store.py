@@ -95,13 +95,6 @@ class Outgoing(Protocol):
         """Newest frame that is settled; -1 when none."""
 
     @property
-    def unsent(self) -> tuple[int, int]:
-        """First and end of the frames that `run` leaves out, a transaction nobody committed (slot.md 5.5).
-
-        They are settled as soon as everything below is.  Equal when there are none, always in memory.
-        """
-
-    @property
     def grouped_end_fsn(self) -> int:
         """FSN behind the newest frame that commits deferred ones before it; 0 when there is none, always in memory.
 
