@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.history import page
 from tests.mutants import registry, run
 from tests.mutants.registry import Mutant
 from tests.mutants.tree import Tree
@@ -34,6 +35,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--sample", type=int, metavar="N", help="N of them at random, slow ones left out")
     what.add_argument("--id", action="append", default=[], help="those of an acceptance id; may be given again")
     what.add_argument("--name", action="append", default=[], help="one, as the output calls it: spool:17")
+    what.add_argument("--history", action="store_true", help="those that bring back a bug of tests/history/bugs.toml")
     parser.add_argument("--file", type=Path, action="append", help="only this registry file; may be given again")
     parser.add_argument("--seed", help="of --sample (default: the commit, so that it changes)")
     parser.add_argument("--jobs", type=int, default=1, help="copies that work side by side (default 1)")
@@ -54,6 +56,8 @@ def chosen(entries: list[Mutant], wanted: argparse.Namespace) -> list[Mutant]:
     """Those of the entries that these arguments ask for."""
     if wanted.id:
         return [mutant for mutant in entries if set(wanted.id) & set(mutant.ids)]
+    if wanted.history:
+        return list(page.mutants_in(entries))
     if wanted.name:
         return [mutant for mutant in entries if mutant.name in wanted.name]
     if wanted.sample is not None:

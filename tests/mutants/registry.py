@@ -18,7 +18,7 @@ from tests.acceptance import ids as acceptance
 
 ROOT = acceptance.ROOT
 HERE = Path(__file__).parent
-_KEYS = {"ids", "file", "find", "replace", "test", "implementation", "what", "slow"}
+_KEYS = {"ids", "file", "find", "replace", "test", "implementation", "what", "slow", "history"}
 _REQUIRED = {"ids", "file", "find", "replace", "test"}
 _SECTION = re.compile(r"(ours|behaviour|slot|wire|observed)-\d+(\.\d+)*[a-z]?")
 _COMPILED = {".pyx", ".pxd", ".h", ".c", ".so"}
@@ -26,7 +26,10 @@ _SHOWN_CHARS_MAX = 70
 
 
 class Mutant(NamedTuple):
-    """One entry.  `number` counts the entries of its file from 1; `source` is that file's name without `.toml`."""
+    """One entry.  `number` counts the entries of its file from 1; `source` is that file's name without `.toml`.
+
+    `history`: the bugs of tests/history/bugs.toml that it brings back.
+    """
 
     source: str
     number: int
@@ -38,6 +41,7 @@ class Mutant(NamedTuple):
     implementation: str
     what: str
     slow: bool = False
+    history: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,7 +90,10 @@ def _entry(source: str, number: int, entry: dict[str, object]) -> Mutant:
     ids = entry["ids"]
     if not isinstance(ids, list) or not ids or not all(isinstance(value, str) for value in ids):
         raise ValueError(f"{where}: ids is a list of at least one text")
-    texts = {key: entry.get(key, "") for key in _KEYS - {"ids", "slow"}}
+    history = entry.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(name, str) for name in history):
+        raise ValueError(f"{where}: history is a list of texts")
+    texts = {key: entry.get(key, "") for key in _KEYS - {"ids", "slow", "history"}}
     if wrong := {key for key, value in texts.items() if not isinstance(value, str)}:
         raise ValueError(f"{where}: {sorted(wrong)} must be texts")
     if texts["implementation"] not in ("", "plain"):
@@ -94,7 +101,7 @@ def _entry(source: str, number: int, entry: dict[str, object]) -> Mutant:
     if entry.get("slow", True) is not True:
         raise ValueError(f"{where}: slow is true or left out")
     found = Mutant(source, number, tuple(ids), **{key: str(value) for key, value in texts.items()})
-    return found._replace(slow="slow" in entry)
+    return found._replace(slow="slow" in entry, history=tuple(history))
 
 
 def problems(entries: Sequence[Mutant], root: Path = ROOT) -> Iterator[str]:
