@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 from spoolq import link
-from spoolq.delivery import Delivery, DeliveryOptions, State
+from spoolq.delivery import Delivery, DeliveryOptions, State, actions, events
 from spoolq.link import Connection, ConnectOptions, Endpoint
+from spoolq.qwp import responses
 from spoolq.qwp.upgrade import Accepted
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.io_loop import IoLoop
@@ -165,3 +166,71 @@ class _Drowsy(IoLoop):
         if value:
             self._life.number = 1
         self._asleep = value
+
+
+class Refusing(Silent):
+    """A connection that refuses the first frame as soon as it can."""
+
+    unread = True
+
+    def receive(self) -> list[link.Inbound]:
+        return [link.Binary(responses.build(responses.ErrorFrame(0x09, 0, "disk full")))]
+
+
+class _Unhurried(Clock):
+    """Time passes in polls only: each lasts as long as it may, and ``then`` happens at its end."""
+
+    def __init__(self) -> None:
+        self.millis = 0
+        self.then: Any = _nothing
+
+    def now_millis(self) -> int:
+        return self.millis
+
+    def poll(self, poller: Any, timeout_millis: int | None) -> list[tuple[int, int]]:
+        self.millis += timeout_millis or 0
+        self.then()
+        return []
+
+
+def test_29a_an_answer_of_the_resolver_at_the_last_moment_leaves_the_pause_as_it_is() -> None:
+    """The time that it had is over in the same round of the loop; that is no end of the pause which follows."""
+    store, clock = MemoryStore(), _Unhurried()
+    room = store.reserve(3)
+    assert room is not None
+    room.view[:] = b"one"
+    store.publish(room)
+    connected_millis: list[int] = []
+
+    def connect(*_: object) -> Connection:
+        connected_millis.append(clock.millis)
+        return Refusing()  # type: ignore[return-value]
+
+    def ask(question: actions.Decide) -> None:
+        answers = [events.Decided(question.number, "retriable")]
+        clock.then = lambda: answers and loop.post(answers.pop())
+
+    options = DeliveryOptions(endpoints=("one",), decide_millis=1_000, backoff_initial_millis=200)
+    machine = Delivery(options, store, Random(1))
+    loop = IoLoop(
+        machine,
+        store,
+        clock,
+        [Endpoint("one", 1)],
+        ConnectOptions(),
+        catch_up=lambda _: iter(()),
+        on_settled=_nothing,
+        on_latched=_nothing,
+        on_report=_nothing,
+        on_cap=_nothing,
+        ask=ask,
+        connect=connect,
+    )
+    try:
+        loop.begin(None)
+        loop.run_until(lambda: len(connected_millis) == 2)
+    finally:
+        loop.close()
+        store.close()
+    first, second = connected_millis
+    assert second - first >= 1_000 + 200

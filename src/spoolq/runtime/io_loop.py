@@ -217,6 +217,7 @@ class IoLoop:
             self._wake.clear()
         while self._posted:
             self._tell(self._posted.popleft())
+            self._drain()  # a pause that begins now must not end by the time that this was waited for
         now = self._clock.now_millis()
         if connection is not None and (mask := ready.get(connection.fileno())):
             self._look_at(connection, mask)
