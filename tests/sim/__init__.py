@@ -10,7 +10,10 @@ of them again, with a trace.  The same seed is the same run, whatever runs besid
 | network    | one connection: byte pipes with latency, partial writes, full buffers, FIN, RST         |
 | servers    | what a server does on one connection, and the strict reading of what it gets            |
 | producer   | publishes frames with delta dictionaries, in steps that the loop's steps fall between   |
+| left       | what another client left at the head of the log: transactions of several frames         |
 | judge      | what must hold; it reads only what was published, sent, answered and settled            |
+| view       | what the judge knows of one connection and of one question                              |
+| pacing     | when a connect is allowed                                                               |
 | world      | puts one run together                                                                 |
 | coverage   | what was met, by class: for the report                                                |
 
@@ -23,9 +26,15 @@ server is good and what is left of the bad connections is reset.  It ends when e
 acknowledged, or by a terminal error that the judge saw the cause of.  In a part of the seeds the sender
 is stopped in the middle and another one goes on with the same log.
 
-In a part of the worlds frames are settled by durable acks, which the servers give only when asked, a
-silent connection has to be noticed, and a refused frame may become a dead letter (the store of these is a
-set of numbers).  Not here: the resolver (`Decide`), the slot on disk, drainers.
+In a part of the worlds
+- frames are settled by durable acks, which the servers give only when asked;
+- a silent connection has to be noticed;
+- a refused frame may become a dead letter; the store of these is a set of numbers, and fails sometimes;
+- a resolver has its say in a refusal: at its time, at the last moment, behind another question, or never;
+- another client left transactions of several frames.  Their rows are gone when a connection ends in the middle,
+  or with a refusal; servers differ in when they say OK to such frames.
+
+Not here: the slot on disk, drainers.
 
 The judge checks after every step; its findings are `Wrong`.  On each connection: frames whole and in
 order from the first unsettled one, every symbol known, none above the cap that was told; settled is

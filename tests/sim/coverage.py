@@ -14,15 +14,15 @@ _OUTSIDE = {
     (State.CONNECTING, events.Connected),
     (State.CONNECTING, events.ConnectFailed),
     (State.WAITING, events.TimerDue),
+    (State.DECIDING, events.Decided),
+    (State.DECIDING, events.TimerDue),
     (State.SAVING, events.LetterSaved),
     (State.SAVING, events.LetterFailed),
 }
 """What means something while there is no connection."""
 _NOT_ON_A_CONNECTION = (
     *(events.Begin, events.Connected, events.ConnectFailed, events.TimerDue),
-    *(events.LetterSaved, events.LetterFailed),
-    events.Decided,  # the resolver: tests/delivery/test_model.py
-    events.DeferredQueued,  # frames that other clients left: tests/delivery/test_groups.py, tests/sender/test_groups.py
+    *(events.LetterSaved, events.LetterFailed, events.Decided),
     events.DictionaryRestarted,  # symbols, which no world has: tests/delivery/test_machine_connect.py
 )
 

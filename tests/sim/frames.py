@@ -18,18 +18,25 @@ _TRAILER: Final = struct.Struct("<IH")
 _TABLES = slice(6, 8)
 
 
-def build(symbols: SymbolTable, first: int, fsn: int, needs: int, filler_nbytes: int) -> bytes:
-    """The frame that brings the ids from ``first`` on."""
+def build(
+    symbols: SymbolTable, first: int, fsn: int, needs: int, filler_nbytes: int, *, deferred: bool = False
+) -> bytes:
+    """The frame that brings the ids from ``first`` on; ``deferred``: its commit is left to a later one."""
     end = len(symbols)
     body = varint(first) + varint(end - first) + symbols.entries(first, end)
     body += b"." * filler_nbytes + _TRAILER.pack(fsn, needs)
-    header = layout.HEADER.pack(layout.MAGIC, limits.PROTOCOL_VERSION, layout.FLAG_DELTA_DICTIONARY, 1, len(body))
-    return header + body
+    flags = layout.FLAG_DELTA_DICTIONARY | (layout.FLAG_DEFER_COMMIT if deferred else 0)
+    return layout.HEADER.pack(layout.MAGIC, limits.PROTOCOL_VERSION, flags, 1, len(body)) + body
 
 
 def is_data(payload: bytes) -> bool:
     """Whether it has rows."""
     return payload[_TABLES] != b"\0\0"
+
+
+def is_deferred(payload: bytes) -> bool:
+    """Whether its commit is left to a later one."""
+    return bool(payload[layout.FLAGS_OFFSET] & layout.FLAG_DEFER_COMMIT)
 
 
 def trailer(payload: bytes) -> tuple[int, int]:

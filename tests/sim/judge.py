@@ -24,16 +24,19 @@ things that behaviour.md 4.3 and 6.5 allow.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError, StorageError
 from tests.sim import frames
+from tests.sim.left import Left
 from tests.sim.pacing import Pacing, Wrong
+from tests.sim.view import Item, Question, View
 
 if TYPE_CHECKING:
+    from spoolq.delivery.actions import Decide
     from tests.sim.network import Wire
     from tests.sim.scenario import Scenario
 
@@ -55,50 +58,12 @@ _DEFAULTS: Final = {
 }  # fmt: skip
 
 
-class Item(NamedTuple):
-    """One thing that the client reads: ok, durable, error, close, bad, breach, ping, pong, part, late, fin, reset."""
-
-    kind: str
-    status: int = 0
-    sequence: int = 0
-    code: int = 0
-    entries: tuple[tuple[str, int], ...] = ()
-
-
-class View:
-    """One connection as the client may see it."""
-
-    def __init__(self, wire: Wire, fsn_at_zero: int, cap_nbytes: int | None, now_millis: int) -> None:
-        self.wire = wire
-        self.fsn_at_zero = fsn_at_zero
-        self.cap_nbytes = cap_nbytes
-        self.since_millis = now_millis
-        self.catch_up = 0  # messages of the dictionary that go ahead
-        self.catch_up_handed = 0
-        self.handed_fsn = fsn_at_zero - 1
-        self.handed_nbytes = 0
-        self.ok_fsn = fsn_at_zero - 1  # what OKs cover, not clamped; with durable acks, what is durable too
-        self.answered_fsn = fsn_at_zero - 1
-        self.waiting: deque[tuple[int, dict[str, int]]] = deque()  # OKs that are not durable yet
-        self.marks: dict[str, int] = {}
-        self.heard_millis = self.handed_millis = now_millis
-        self.pings = 0
-        self.bound = False  # the machine has been told of it
-        self.progressed = False
-        self.vague = False  # the peer lies
-        self.ended = ""  # by what it has ended for certain
-        self.maybe_ended = ""
-        self.broken = False  # a send failed: what has come by then still counts
-        self.must_latch = ""
-        self.may_latch: set[str] = set()
-        self.least_millis: int | None = None  # the pause that this end is worth
-
-
 class Judge:
     """See the module's text.  Call `start` before the first step, `another_sender` when one follows."""
 
-    def __init__(self, scenario: Scenario, symbols: SymbolTable, counts: Counter[str]) -> None:
+    def __init__(self, scenario: Scenario, symbols: SymbolTable, counts: Counter[str], left: Left) -> None:
         self._scenario = scenario
+        self._left = left
         self._symbols = symbols
         self.counts = counts
         self.trace: list[str] | None = None
@@ -145,7 +110,11 @@ class Judge:
         self._must_save: int | None = None  # the one that must become one
         self._held = -1  # the one that may be sent when all before it is settled
         self._maybe_held: set[int] = set()
-        self._must_latch = ""  # after a letter that could not be made
+        self._must_latch = ""  # after a letter that could not be made, or by the resolver's choice
+        self._may_latch: set[str] = set()  # the same, not for certain
+        self._question: Question | None = None  # for the resolver; `number` when it was asked
+        self._last_question = 0
+        self._overdue = False  # the budget was used up while the resolver was asked
 
     def say(self, text: str) -> None:
         """A line of the trace."""
@@ -183,6 +152,9 @@ class Judge:
         """The loop asks for a connection."""
         self.say(f"connects to {endpoint}")
         self.settled_down("connects")
+        if self._question is not None:
+            raise Wrong("a connect while the resolver is asked")
+        self._overdue = False
         if self.view is not None:
             raise Wrong("a connect while there is a connection")
         if self.error is not None:
@@ -210,6 +182,7 @@ class Judge:
     def connected(self, wire: Wire, cap_nbytes: int | None) -> None:
         """The network gave a connection."""
         self.view = View(wire, self.acked + 1, cap_nbytes, self._now())
+        self._may_latch = set()
         self.last_work_millis = self._now()
         self.counts["connects"] += 1
         self.say(f"connected to {wire.endpoint}, cap {cap_nbytes}, FSN {self.acked + 1} is the first")
@@ -364,9 +337,12 @@ class Judge:
             self._ends(view, kind, strike=False)
 
     def _took_ok(self, view: View, item: Item) -> None:
-        fsn = view.fsn_at_zero + item.sequence - view.catch_up
-        if fsn > view.handed_fsn and not view.vague:
-            raise AssertionError(f"the simulated server answers for FSN {fsn}, which it cannot have")
+        named = view.fsn_at_zero + item.sequence - view.catch_up
+        if named > view.handed_fsn and not view.vague:
+            raise AssertionError(f"the simulated server answers for FSN {named}, which it cannot have")
+        fsn = self._left.settled_by(named)
+        first, commit = self._left.group_of(named)
+        self.counts["OKs inside a group"] += first <= named < commit
         if not self._scenario.durable:
             self._covered(view, fsn)
             return
@@ -378,7 +354,13 @@ class Judge:
                 self._strikes = [0, self._strikes[1] if self.lied else 0]  # a lie may have gone higher before
         else:
             self._strikes[0] = 0
-        view.waiting.append((fsn, dict(item.entries)))
+        if (
+            view.waiting and fsn <= view.waiting[-1][0] and not view.vague
+        ):  # an early commit: it counts with the OK before it
+            wanted = view.waiting[-1][1]
+            wanted |= {table: max(mark, wanted.get(table, mark)) for table, mark in item.entries}
+        else:
+            view.waiting.append((fsn, dict(item.entries)))
         self._pop(view)
 
     def _pop(self, view: View) -> None:
@@ -406,6 +388,7 @@ class Judge:
     def _took_error(self, view: View, item: Item) -> None:
         category = _CATEGORIES.get(item.status, "unknown")
         fsn = view.fsn_at_zero + item.sequence - view.catch_up
+        first, _ = self._left.group_of(fsn)
         policy = self._policy(view, category, fsn)
         self.counts[f"rejection: {item.status:02x} {policy}"] += 1
         if view.vague:
@@ -414,8 +397,11 @@ class Judge:
                 self._maybe_held.add(fsn)
             if policy == "terminal":
                 view.may_latch.add(category)
-        elif self._answered(view) + 1 < fsn <= view.handed_fsn:
+        elif self._answered(view) + 1 < first and fsn <= view.handed_fsn:
             self._latches(view, "protocol_violation")
+            return
+        elif self._scenario.decide_millis is not None and category in _DEFAULTS:
+            self._asks_about(view, item, fsn, category, policy)
             return
         elif policy == "terminal":
             self._latches(view, category)
@@ -439,12 +425,80 @@ class Judge:
         chosen = self._scenario.policies.get(category, policy) if category in _DEFAULTS else policy
         if chosen != "drop":
             return chosen
-        if not (self._scenario.letters and view.fsn_at_zero <= fsn <= view.handed_fsn):
+        if not self._is_droppable(view, fsn):
             return policy
         self._droppable[fsn] = category
         if view.vague and policy == "terminal":
             view.may_latch.add(category)  # what it names may not be the oldest frame
         return chosen
+
+    def _is_droppable(self, view: View, fsn: int) -> bool:
+        """Not one of a group: the others would land as half a transaction."""
+        there = self._scenario.letters and view.fsn_at_zero <= fsn <= view.handed_fsn
+        return there and self._left.group_of(fsn) == (fsn, fsn)
+
+    def _asks_about(self, view: View, item: Item, fsn: int, category: str, policy: str) -> None:
+        """The resolver is asked, without a connection; until it has answered nothing follows."""
+        choices = {"terminal", "retriable", "retriable_other"}
+        if self._is_droppable(view, fsn):
+            choices.add("drop")
+            self._droppable[fsn] = category
+        self._question = Question(view, item, fsn, category, policy, frozenset(choices))
+        self._ends(view, f"error {item.status:02x}, to be decided", strike=False)
+
+    def asks(self, asked: Decide) -> None:
+        """The loop passes a question on."""
+        question = self._question
+        self.say(f"asks about FSN {asked.event.from_fsn}: {asked.event.policy}, or {', '.join(sorted(asked.choices))}")
+        if self.view is not None:
+            raise Wrong("the resolver is asked while the connection is there")
+        if question is None or question.number:
+            raise Wrong("the resolver is asked, and there is nothing to ask about")
+        if (asked.event.policy, asked.choices) != (question.policy, question.choices):
+            raise Wrong(f"the resolver may choose {sorted(asked.choices)}, it should be {sorted(question.choices)}")
+        if asked.number <= self._last_question:
+            raise Wrong(f"question {asked.number} has the number of an older one")
+        question.number = self._last_question = asked.number
+        question.asked_millis = self._now()
+        self.counts["questions"] += 1
+
+    def answered(self, number: int, chosen: str | None) -> None:
+        """The resolver's answer is told to the machine."""
+        question = self._question
+        if question is None or number != question.number:
+            self.counts["answers that came too late"] += 1
+            return
+        self._decided(question, question.outcome(chosen))
+
+    def gives_up_asking(self) -> None:
+        """The machine is told that the time for an answer is over, if it waits for one."""
+        question = self._question
+        if question is None or not question.number:
+            return
+        if self._now() - question.asked_millis < (self._scenario.decide_millis or 0):
+            raise Wrong("the resolver has more time")
+        self.counts["questions without an answer"] += 1
+        self._decided(question, question.policy)
+
+    def _decided(self, question: Question, policy: str) -> None:
+        view, now = question.view, self._now()
+        self._question = None
+        self._overdue = self._budget_left() <= 0
+        self.counts[f"decided: {policy}"] += 1
+        self.say(f"decided: {policy}")
+        if policy == "terminal":
+            self._must_latch = question.category
+            return
+        if policy != "drop":
+            self._strike(view)
+            self._must_latch, self._may_latch = view.must_latch, view.may_latch
+        elif question.fsn > self.acked + 1:
+            self._held = question.fsn
+        else:
+            self._must_save = question.fsn
+        if view.owed_nothing_before:
+            self._owing_millis = now
+        self._pause_begins(view, policy)
 
     def _not_writable(self, view: View) -> None:
         self._not_writables += not view.vague  # what it names may be settled already: then it is only reported
@@ -461,8 +515,10 @@ class Judge:
             view.maybe_ended = why
         else:
             view.ended = why
-        if not strike:
-            return
+        if strike:
+            self._strike(view)
+
+    def _strike(self, view: View) -> None:
         now, scenario = self._now(), self._scenario
         certain = not view.vague and view.handed_nbytes > 0 and self._answered(view) + 1 < len(self.payloads)
         for which in (0, 1) if certain else (1,):
@@ -506,6 +562,8 @@ class Judge:
             raise Wrong(f"FSN {fsn} is settled, the server said OK up to FSN {view.ok_fsn}")
         if fsn <= self.acked:
             raise Wrong(f"FSN {fsn} is settled again")
+        if fsn != self._left.group_of(fsn)[1]:
+            raise Wrong(f"FSN {fsn} is settled, and its transaction has not ended")
         if not self.lied and not all(self.commits[self.acked + 1 : fsn + 1]):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, no server has all of them")
         if self._scenario.durable and not self.lied and not self.durable.issuperset(range(self.acked + 1, fsn + 1)):
@@ -563,12 +621,12 @@ class Judge:
             case ConnectError():
                 kind, right = (
                     str(error.tag),
-                    self._budget_is_used_up(),
+                    self._budget_is_used_up() or self._overdue,
                 )
             case ServerRejection(category="frame_too_large"):
                 kind, right = error.category, self._all_too_small()
             case ServerRejection():
-                possible = {self._must_latch} if self.view is None else self.view.may_latch
+                possible = {self._must_latch, *self._may_latch} if self.view is None else self.view.may_latch
                 kind, right = error.category, error.category in possible
             case StorageError():
                 kind, right = "storage", self.view is not None and self.view.must_latch == "storage_error"
@@ -596,6 +654,7 @@ class Judge:
             if why == "silence" and not self.lied:
                 self._patience[0] = min(2 * self._patience[0], _SILENCE_MILLIS_MAX)
             self._patience[1] = min(2 * self._patience[1], _SILENCE_MILLIS_MAX)
+        self.counts["groups cut by the end of a connection"] += bool(wire.session.open)
         self.say(f"closes {wire.endpoint}: {why or ('stopped' if self.stopping else 'no reason')}")
         if not (why or self.stopping or self.error is not None):
             raise Wrong("a connection is closed that nothing is wrong with")
@@ -605,13 +664,17 @@ class Judge:
             raise Wrong("a send failed, and what had come by then is thrown away")
         self._settled_right(view)
         self.view = None
+        view.owed_nothing_before = self._owing_millis is None
         self._owing()
         self._low = self.acked
         if not view.bound:  # its dictionary does not fit: that is a refusal
             self._refused.add(wire.endpoint)
             self.pacing.refused(now, 0)
             return
-        owed = self.acked + 1 < len(self.payloads)
+        self._pause_begins(view, why)
+
+    def _pause_begins(self, view: View, why: str) -> None:
+        now, owed = self._now(), self.acked + 1 < len(self.payloads)
         if not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis:
             self.pacing.progressed(now)
         least = view.least_millis
@@ -625,7 +688,10 @@ class Judge:
         if self.error is not None:
             raise Wrong("it waits after a terminal error")
         now, slack = self._now(), self._scenario.oversleep_millis + 10
-        if self._budget_left() < -slack:
+        question = self._question
+        if question is not None and now - question.asked_millis > (self._scenario.decide_millis or 0) + slack:
+            raise Wrong("it waits for an answer beyond its time")
+        if question is None and self._budget_left() < -slack:
             raise Wrong("it waits beyond its budget")
         if self.view is not None and self._scenario.half_open_millis:
             self._notices_silence(self.view, now)
@@ -653,6 +719,8 @@ class Judge:
         )
         if fsn < len(self.payloads) and not too_large:
             raise Wrong(f"it sleeps, and FSN {fsn} is not sent")
+        if too_large and self._left.group_of(fsn)[0] == self.acked + 1:
+            raise Wrong(f"it sleeps where FSN {fsn} is above the cap, and nothing is before it")
 
     def settled_down(self, where: str) -> None:
         """Everything that was read has been looked at."""
@@ -662,6 +730,8 @@ class Judge:
             raise Wrong(f"it {where} and a letter that could not be made has not latched {self._must_latch}")
         if self._must_save is not None:
             raise Wrong(f"it {where} and FSN {self._must_save} is no dead letter")
+        if self._question is not None and not self._question.number:
+            raise Wrong(f"it {where} and has not asked about FSN {self._question.fsn}")
         if self.acked + 1 in self.letters:
             raise Wrong(f"it {where} and FSN {self.acked + 1}, a dead letter, is not settled")
         view = self.view
@@ -712,7 +782,8 @@ class Judge:
         cap, head = view.cap_nbytes, self.acked + 1
         if cap is None:
             return False
-        if head < len(self.payloads) and len(self.payloads[head]) > cap:
+        _, commit = self._left.group_of(head)
+        if any(len(payload) > cap for payload in self.payloads[head : commit + 1]):
             return True
         symbols = self._symbols
         most = max((symbols.entries_nbytes(one, one + 1) for one in range(len(symbols))), default=0)

@@ -16,7 +16,9 @@ from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.sim.judge import Item, Judge, Wrong
+from tests.sim.judge import Judge
+from tests.sim.pacing import Wrong
+from tests.sim.view import Item
 
 if TYPE_CHECKING:
     from tests.sim.scheduler import Scheduler

@@ -15,6 +15,7 @@ from spoolq.columns.symbols import SymbolTable
 from spoolq.spool import MemoryStore
 from tests.sim import frames
 from tests.sim.judge import Judge
+from tests.sim.left import Left
 
 if TYPE_CHECKING:
     from tests.sim.scenario import Scenario
@@ -48,6 +49,28 @@ class Producer:
         self._room: Any = None
         self._stepping = False
         self._next: Callable[[], bool] = self._prepare
+
+    def leave(self, left: Left) -> None:
+        """Publishes what another client left, before there is a sender, as far as it fits."""
+        scenario, store = self._scenario, self._store
+        frame_nbytes_max = scenario.frame_nbytes + 3 * scenario.symbol_nbytes + 60
+        for size in scenario.left_groups:
+            per_segment = scenario.segment_nbytes // frame_nbytes_max
+            if size > per_segment * (scenario.segments - store.stats().segments):
+                break
+            first = store.published_fsn + 1
+            for fsn in range(first, first + size):
+                self._append(deferred=fsn < first + size - 1)
+            if size > 1:
+                left.groups.append((first, store.published_fsn))
+
+    def _append(self, *, deferred: bool) -> None:
+        payload = self._build(deferred=deferred)
+        room = self._store.reserve(len(payload))
+        assert room is not None
+        room.view[:] = payload
+        self._symbols.published_count = len(self._symbols)
+        self._judge.published(self._store.publish(room), payload)
 
     @property
     def done(self) -> bool:
@@ -107,7 +130,7 @@ class Producer:
         self._next = self._announce
         return True
 
-    def _build(self) -> bytes:
+    def _build(self, *, deferred: bool = False) -> bytes:
         scenario, symbols = self._scenario, self._symbols
         self._before = first = symbols.published_count
         for _ in range(min(3, int(self._random() * scenario.symbols * 1.5))):
@@ -115,7 +138,7 @@ class Producer:
         known = len(symbols)
         needs = known if known > first else int(self._random() * (known + 1))
         filler = 1 + int(self._random() * scenario.frame_nbytes)
-        return frames.build(symbols, first, self._store.published_fsn + 1, needs, filler)
+        return frames.build(symbols, first, self._store.published_fsn + 1, needs, filler, deferred=deferred)
 
     def _announce(self) -> bool:
         if self._random() < 0.01:  # the publish fails: nothing has happened, it is tried again

@@ -96,6 +96,18 @@ class Scenario:
         if self.durable and chance() < 0.4:
             self.refusals["durable"] = 4
         self.idle_millis = 0 if chance() < 0.8 else between(60, 400)
+        # what another client left at the head of the log
+        groups = 0 if chance() < 0.8 else between(0, 5)
+        self.left_groups = [between(1, 2) if chance() < 0.4 else between(2, 8) for _ in range(groups)]
+        self.oks_deferred = chance() < 0.3  # servers say OK before the commit
+        self.commits_early = 0.0 if chance() < 0.7 else 0.2
+        # the resolver of refusals
+        self.decide_millis = None if chance() < 0.85 else between(20, 100) if chance() < 0.5 else between(100, 600)
+        self.unanswered = chance() * 0.5
+        if self.decide_millis is not None:  # a refusal must be what it seems
+            self.lying = self.early = 0.0
+            self.errors |= {status: 4.0 for status in _STATUSES if chance() < 0.6}
+            self.ends["error"] = 30
 
     def between(self, low: int, high: int) -> int:
         """Uniform, both ends included."""

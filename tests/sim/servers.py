@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from spoolq.qwp import responses
 from tests.sim import frames
-from tests.sim.judge import Item, Judge, Wrong
+from tests.sim.judge import Judge
 from tests.sim.network import BINARY, Wire
+from tests.sim.pacing import Wrong
 from tests.sim.scenario import BREACHES, GARBAGE, Scenario
+from tests.sim.view import Item
 
 if TYPE_CHECKING:
     from tests.sim.scheduler import Scheduler
@@ -49,6 +51,7 @@ class Plan:
     ack_delay_millis: int = 0
     doubles: bool = False
     lies_at: int = _NEVER  # an OK beyond what came
+    oks_deferred: bool = False  # an OK may cover what waits for its commit
     cap_nbytes: int | None = None
     good: bool = True
 
@@ -61,6 +64,7 @@ class Plan:
             plan.ack_each = 1 + int(chance() * 8)
             plan.ack_delay_millis = int(chance() * (400 if scenario.slow_answers else 15))
         plan.doubles = chance() < 0.1
+        plan.oks_deferred = scenario.oks_deferred
         if healed:
             return plan
         plan.good = False
@@ -124,6 +128,7 @@ class Session:
         self._count = 0
         self._answered = 0
         self._committed = 0  # messages that an OK may cover
+        self.open: list[bytes] = []  # deferred, without their commit: gone with the connection
         self._latched = False
         self._timer = False
         self._known = 0  # symbols
@@ -151,7 +156,8 @@ class Session:
             self._end(sequence, payload)
             return
         self._commit(payload)
-        self._committed = self._count
+        if not self.open or plan.oks_deferred:
+            self._committed = self._count
         if sequence >= plan.lies_at:
             plan.lies_at = _NEVER
             self._judge.lies(self._wire)
@@ -166,10 +172,19 @@ class Session:
         self._tell_durable()
 
     def _commit(self, payload: bytes) -> None:
-        self._judge.committed(payload)
-        if frames.is_data(payload):
-            table, transaction = self._wal.commit(payload, self._scheduler.now_millis)
-            self._advanced[table] = transaction
+        """What was deferred goes with it; a deferred one waits, unless the server has to commit early."""
+        self.open.append(payload)
+        if frames.is_data(payload) and frames.is_deferred(payload):
+            if self._scenario.rng.random() >= self._scenario.commits_early:
+                return
+            self._judge.counts["early commits"] += 1
+            self._committed = self._count
+        for one in self.open:
+            self._judge.committed(one)
+            if frames.is_data(one):
+                table, transaction = self._wal.commit(one, self._scheduler.now_millis)
+                self._advanced[table] = transaction
+        self.open.clear()
 
     def _tell_durable(self) -> None:
         """Durable acks are told when something came, never by themselves; unasked ones have no meaning."""
@@ -255,6 +270,8 @@ class Session:
         plan, wire, rng = self.plan, self._wire, self._scenario.rng
         if not plan.skips:
             self._answer()
+        self._judge.counts["refusals inside a group"] += bool(self.open)
+        self.open.clear()
         if plan.beyond:
             sequence += 1 + int(rng.random() * 40)
             self._judge.lies(wire)

@@ -23,6 +23,10 @@ MET = (
     *(f"rejection: {status} terminal" for status in ("03", "05", "06", "08", "09")),
     *(f"terminal: {kind}" for kind in ("auth", "frame_too_large", "one round", "storage", "protocol_violation")),
     *(f"terminal: {kind}" for kind in ("schema_mismatch", "parse_error", "security_error", "write_error")),
+    *(f"decided: {policy}" for policy in ("terminal", "retriable", "retriable_other", "drop")),
+    "answers that came too late", "questions without an answer",
+    "OKs inside a group", "early commits", "groups cut by the end of a connection", "groups delivered",
+    "refusals inside a group", "the same, after a longer time",
     "connections given up as half-open", "dead letters", "PINGs", "terminal: durable",
     "terminal: connection-lost-budget-exhausted", "terminal: never-connected-budget-exhausted",
 )  # fmt: skip

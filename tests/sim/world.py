@@ -18,6 +18,7 @@ from spoolq.qwp.upgrade import Accepted
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.spool import MemoryStore
 from tests.sim.judge import Judge, Wrong
+from tests.sim.left import Left
 from tests.sim.network import TlsWire, Wire
 from tests.sim.producer import Producer
 from tests.sim.scenario import Scenario
@@ -27,6 +28,7 @@ from tests.sim.servers import Plan, Session, Wal, early
 _PORT: Final = 9_000
 _PATIENCE_MILLIS: Final = 200_000  # from the healing on; a cap gap and its pauses fit
 _FRAME_NBYTES: Final = 1 << 20
+_POLICIES: Final = ("terminal", *("retriable", "retriable_other") * 3, *("drop",) * 4)
 _KINDS: Final = {
     "tcp": Kind.TCP,
     "timeout": Kind.TIMEOUT,
@@ -49,6 +51,10 @@ class WatchedDelivery(Delivery):
         self._pairs.add((self.state.value, kind))
         if kind == "Connected":
             self._judge.bound()
+        elif isinstance(event, events.Decided):
+            self._judge.answered(event.number, event.policy)
+        elif kind == "TimerDue":
+            self._judge.gives_up_asking()
         found = super().handle(event, now_millis)
         if len(found) > self._actions_max:
             raise Wrong(f"{kind} is answered by {len(found)} actions")
@@ -58,11 +64,10 @@ class WatchedDelivery(Delivery):
 class WatchedLog:
     """The store as the loop and the machine see it: the judge sees what is settled; other threads come between."""
 
-    grouped_end_fsn = 0
-
     def __init__(
-        self, store: MemoryStore, judge: Judge, producer: Producer, scheduler: Scheduler, scenario: Scenario
+        self, store: MemoryStore, judge: Judge, producer: Producer, scheduler: Scheduler, scenario: Scenario, left: Left
     ) -> None:
+        self.grouped_end_fsn = left.grouped_end_fsn
         self._store = store
         self._judge = judge
         self._producer = producer
@@ -156,10 +161,10 @@ class World:
         self.scheduler = scheduler = Scheduler(rng)
         self._symbols = SymbolTable()
         self._store = MemoryStore(scenario.segment_nbytes, scenario.segment_nbytes * scenario.segments)
-        self._judge = judge = Judge(scenario, self._symbols, outcome.counts)
+        self._left = Left()
+        self._judge = judge = Judge(scenario, self._symbols, outcome.counts, self._left)
         judge.trace = outcome.trace
         self._producer = Producer(scenario, scheduler, self._symbols, self._store, judge, lambda: self.loop)
-        self._log = WatchedLog(self._store, judge, self._producer, scheduler, scenario)
         self._clock = SimClock(scheduler, judge, scenario.oversleep_millis, self._idle, self._sleeps)
         self._endpoints = [Endpoint("host", _PORT + index) for index in range(scenario.endpoints)]
         self._heal_millis = scheduler.now_millis + scenario.heal_millis
@@ -169,6 +174,8 @@ class World:
         self._asleep_for_good = False
         self.loop: IoLoop | None = None
         judge.start(self._clock.now_millis, self._store)
+        self._producer.leave(self._left)
+        self._log = WatchedLog(self._store, judge, self._producer, scheduler, scenario, self._left)
 
     # -- the run ---------------------------------------------------------------------------------
     def run(self) -> None:
@@ -207,7 +214,8 @@ class World:
             on_report=self._reported,
             on_cap=_nothing,
             save_letter=self._save_letter,
-            recovered=bool(self._symbols.published_count),
+            ask=self._ask,
+            recovered=self._store.published_fsn >= 0,
             connect=self._connect,
         )
         try:
@@ -241,6 +249,7 @@ class World:
             durable_ack=scenario.durable,
             durable_keepalive_millis=scenario.keepalive_millis,
             half_open_millis=scenario.half_open_millis,
+            decide_millis=scenario.decide_millis,
         )
 
     def close(self) -> None:
@@ -265,6 +274,28 @@ class World:
         self._judge.saves_letter(event.from_fsn, event.to_fsn, fails)
         if fails:
             raise StorageError("the store of dead letters is full")
+
+    def _ask(self, question: actions.Decide) -> None:
+        """The resolver answers at its time, perhaps at the last moment, behind another question, or never.
+
+        Some of its answers cannot be done.
+        """
+        self._judge.asks(question)
+        rng, loop = self._rng, self.loop
+        if rng.random() < self._scenario.unanswered * 0.5:
+            return
+        answer = events.Decided(question.number, rng.choice((None, "nonsense", *_POLICIES)))
+        limit = self._scenario.decide_millis or 0
+        when = rng.random()
+        delay = (
+            int(rng.random() * limit) if when < 0.6 else limit + int(rng.random() * (12 if when < 0.8 else 8 * limit))
+        )
+
+        def post() -> None:
+            if loop is not None and loop is self.loop:
+                loop.post(answer)
+
+        self.scheduler.at(self.scheduler.now_millis + delay, post)
 
     def _connect(
         self, endpoint: Endpoint, options: ConnectOptions, wake_fileno: int, limit_millis: int | None = None
@@ -365,3 +396,4 @@ class World:
             raise Wrong(f"no server has FSN {missing}")
         self._outcome.counts["runs: everything arrived"] += 1
         self._outcome.counts["frames published"] += len(judge.payloads)
+        self._outcome.counts["groups delivered"] += len(self._left.groups)
