@@ -1,7 +1,7 @@
 """docs/historical-bugs.md: each bug that clients of this kind have had, the mutants that bring it back, the tests.
 
-A bug of bugs.toml is brought back by the mutants that name it (``history``) and, where it is what an acceptance id
-stands against, by those of that id (``ids``).  `render()` is the page, `problems()` what is missing.
+A bug of bugs.toml is brought back by the mutants that name it in their ``history``.  `render()` is the page,
+`problems()` what is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.acceptance.page import mutants_by_id
 from tests.mutants import registry
 from tests.mutants.registry import Mutant
 
@@ -39,7 +38,6 @@ class Bug(NamedTuple):
     name: str
     bug: str
     known_from: tuple[str, ...]
-    ids: tuple[str, ...] = ()
     how: str = ""
 
 
@@ -49,47 +47,46 @@ def bugs() -> dict[str, Bug]:
     with _BUGS.open("rb") as file:
         read = tomllib.load(file)
     return {
-        name: Bug(name, entry["bug"], tuple(entry["known_from"]), tuple(entry.get("ids", ())), entry.get("how", ""))
-        for name, entry in read.items()
+        name: Bug(name, entry["bug"], tuple(entry["known_from"]), entry.get("how", "")) for name, entry in read.items()
     }
 
 
 def mutants_in(entries: Iterable[Mutant]) -> Iterator[Mutant]:
-    """Those that bring back some bug of the list."""
-    ids = {number for bug in bugs().values() for number in bug.ids}
-    return (one for one in entries if one.history or ids & set(one.ids) & registry.claims_of(one.test))
+    """Those that bring back some bug."""
+    return (mutant for mutant in entries if mutant.history)
 
 
-def _of(bug: Bug) -> list[Mutant]:
-    named = [mutant for mutant in registry.load() if bug.name in mutant.history]
-    of_ids = [mutant for number in bug.ids for mutant in mutants_by_id().get(number, [])]
-    return list(dict.fromkeys(named + of_ids))
+def _by_bug() -> dict[str, list[Mutant]]:
+    found: dict[str, list[Mutant]] = {name: [] for name in bugs()}
+    for mutant in registry.load():
+        for name in mutant.history:
+            found.setdefault(name, []).append(mutant)
+    return found
 
 
 def problems() -> Iterator[str]:
     """Bugs without a mutant, and mutants that name a bug which is not in the list."""
-    for bug in bugs().values():
-        if not _of(bug):
-            yield f"{bug.name}: no mutant of tests/mutants/*.toml has it in its history"
-    for mutant in registry.load():
-        yield from (f"{mutant.name}: {name} is not in {_BUGS.name}" for name in mutant.history if name not in bugs())
+    for name, mutants in _by_bug().items():
+        if not mutants:
+            yield f"{name}: no mutant of tests/mutants/*.toml has it in its history"
+        elif name not in bugs():
+            yield f"{name} is in the history of {mutants[0].name} and not in {_BUGS.name}"
 
 
 def render() -> str:
     """The page."""
     lines = [_HEAD, "| Bug | Known from | Brought back by | Caught by |", "|---|---|---|---|"]
-    count = 0
+    by_bug, entries = _by_bug(), registry.load()
     for bug in bugs().values():
-        mutants = _of(bug)
-        count += len(mutants)
+        mutants = by_bug[bug.name]
         cells = (
             bug.bug + (f" {bug.how}" if bug.how else ""),
-            ", ".join(bug.known_from) + "".join(f", {number}" for number in bug.ids),
+            ", ".join(bug.known_from),
             _each(f"{mutant.file.removeprefix('src/spoolq/')}: {mutant.change()}" for mutant in mutants),
             _each(mutant.test.removeprefix("tests/") for mutant in mutants),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines.append(f"\n{len(bugs())} bugs, {count} ways to bring one back.")
+    lines.append(f"\n{len(bugs())} bugs, {len(list(mutants_in(entries)))} mutants that bring one back.")
     return "\n".join(lines) + "\n"
 
 
