@@ -28,6 +28,7 @@ else:
         return 0
 
 
+pytest_plugins = ["tests.skips"]
 _SETTLE_SECONDS = 2.0
 
 

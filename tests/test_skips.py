@@ -71,3 +71,7 @@ def test_an_entry_without_a_reason_is_refused(tmp_path: Path, line: str) -> None
     path.write_text(line)
     with pytest.raises(pytest.UsageError, match="line 1: not 'node id"):
         read_allowed(path)
+
+
+def test_the_suite_runs_with_it(request: pytest.FixtureRequest) -> None:
+    assert request.config.pluginmanager.has_plugin("skip-check")
