@@ -1,7 +1,7 @@
 """What the tests of `Sender` share: senders against a server, a clock they move, events they can wait for.
 
 Nothing here sleeps: a test waits for the server (`server.wait_for...`), for a handler (`Recorder`), for a thread
-(`Call`), or for the sender's own threads to come to rest (`StepClock`).
+(`Call`), for the sender's own threads to come to rest (`StepClock`), or asks for what nobody tells (`until`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,14 @@ class Call(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def until(happened: Callable[[], Any]) -> None:
+    """Blocks until it is so.  For what no event tells: a server's ``wait_for`` asks only when the server has worked."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, "it did not come to that"
+        select.select([], [], [], 0.001)
 
 
 def open_sender(

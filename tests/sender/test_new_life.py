@@ -34,7 +34,7 @@ from spoolq.qwp.layout import Status
 from spoolq.server import QwpServer
 from spoolq.spool.symbol_log import HEADER
 from spoolq.testing import Reject, Script
-from tests.sender.harness import Call, Recorder, numbers, open_sender, publish, put
+from tests.sender.harness import Call, Recorder, numbers, open_sender, publish, put, until
 
 LARGE = 3  # more entries than that begin anew
 SLOT = "sf_max_segment_bytes=4096;sf_max_total_bytes=1m;"
@@ -59,7 +59,7 @@ def lives(sender: Sender) -> int:
 
 def wait_for_life(server: QwpServer[Any], sender: Sender, number: int) -> None:
     """Until that many lives have begun and the connection is the newest one's."""
-    server.wait_for(lambda: lives(sender) == number and len(server.connections) == number + 1)
+    until(lambda: lives(sender) == number and len(server.connections) == number + 1)
 
 
 def sections(server: QwpServer[Any], connection: int) -> list[tuple[int, list[str]]]:
@@ -193,7 +193,7 @@ def test_ours_4_a_frame_that_comes_first_is_not_lost(where: str) -> None:
                 engine.rows.lock()
             engine.publisher.publish()
             server.release_acks()
-            server.wait_for(lambda: sender.acked_fsn() == 0)
+            until(lambda: sender.acked_fsn() == 0)
             assert engine.new_life.due, "it is drained, and the keeper waits for the lock"
             server.hold_acks()
             engine.rows.unlock()
@@ -233,7 +233,7 @@ def test_ours_4_writers_of_many_kinds_while_lives_begin(where: str) -> None:
             for call in [Call(write, thread, 12 * turn) for thread in range(4)]:
                 call.outcome()
             sender.flush()  # what a racing flush of another thread has left
-            server.wait_for(lambda before=before: lives(sender) > before)  # type: ignore[misc]
+            until(lambda before=before: lives(sender) > before)  # type: ignore[misc]
         sender.wait()
         found = numbers(server)
         assert sorted(found) == sorted(
@@ -280,7 +280,7 @@ def test_ours_4_the_server_is_away_when_the_connection_is_left(where: str) -> No
     with QwpServer() as server, opened(server, where) as sender:
         server.refuse_new(503)
         publish(sender, 0, 1, 2, 3)
-        server.wait_for(lambda: lives(sender) == 1)
+        until(lambda: lives(sender) == 1)
         publish(sender, 4, 0)
         publish(sender, 5)
         server.accept_new()
@@ -299,7 +299,7 @@ def test_ours_4_invariant_33_a_frame_published_at_once_never_goes_over_the_old_c
         # It does not see the new life where it looks first, only behind the run.
         monkeypatch.setattr(type(loop), "_wait_and_look", _blind(type(loop)._wait_and_look))
         publish(sender, 0, 1, 2, 3)
-        server.wait_for(lambda: lives(sender) == 1)
+        until(lambda: lives(sender) == 1)
         publish(sender, 4, 0)
         sender.wait()
         assert numbers(server) == [0, 1, 2, 3, 4, 0]
@@ -334,7 +334,7 @@ def test_ours_4_the_ids_do_not_change_while_a_catch_up_reads_them(where: str) ->
 
         loop._catch_up = watched
         server.drop_connections()
-        server.wait_for(lambda: lives(sender) == 1)
+        until(lambda: lives(sender) == 1)
         assert held == [True]
         publish(sender, 5, 1)
         sender.wait()
@@ -354,7 +354,7 @@ def test_ours_4_a_slot_that_is_drained_already_when_it_is_opened(tmp_path: Path)
                 store.keep(now)  # the watermark is stored
             shutil.copytree(tmp_path / "a", tmp_path / "b")
         with _limit(LARGE), open_sender(server, f"sf_dir={tmp_path / 'b'};{SLOT}") as sender:
-            server.wait_for(lambda: lives(sender) == 1)
+            until(lambda: lives(sender) == 1)
             assert publish(sender, 7) == 1
             sender.wait()
             assert sections(server, -1)[-1] == (0, texts(7))
@@ -405,7 +405,7 @@ def test_ours_4_a_dead_letter_of_an_earlier_life_is_queued_with_ids_of_this_one(
         publish(sender, 2)
         sender.wait()
         publish(sender, 3, 4)
-        server.wait_for(lambda: lives(sender) == 1)
+        until(lambda: lives(sender) == 1)
         publish(sender, 9)
         (letter,) = sender.dead_letters()
         sender.requeue(letter)

@@ -71,7 +71,7 @@ def addresses(*servers: QwpServer[Any]) -> str:
 @pytest.mark.parametrize("row", UPGRADES.values(), ids=UPGRADES)
 def test_5_2_a_fault_at_the_upgrade(row: Refused, when: str, client: str) -> None:
     """Both clients do in each row what the table says.  Only the words differ: ours has the body of a refusal."""
-    keys = "auth_timeout_ms=50;" if row.script.silent else ""
+    keys = "auth_timeout_ms=500;" if row.script.silent else ""
     error: SpoolqError | QuestDBError | None = None
     with QwpServer() as lost, QwpServer(script=row.script) as faulty, QwpServer() as second:
         try:
