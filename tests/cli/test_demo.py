@@ -18,6 +18,7 @@ from spoolq.cli import _demo_delivery, _demo_ingest, _demo_process, _demo_server
 from spoolq.cli.demo import demo
 
 ROWS = 10_000  # the first rain is in there
+MANY = 30_000  # seconds of work are left when the last thing is told that a test waits for
 COMMAND = (sys.executable, "-m", "spoolq.cli", "demo")
 
 
@@ -114,7 +115,8 @@ def test_rows_that_were_handed_over_twice_are_exit_1(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("word", ["primary: process", "to be killed", "told of", "took its rows over"])
 def test_ctrl_c_ends_all_processes_and_leaves_no_directory(word: str) -> None:
-    with subprocess.Popen(COMMAND, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [*COMMAND, "--rows", str(MANY)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         told = ""
         while word not in told:
