@@ -11,7 +11,8 @@ A sender may be shared by threads: `row` is atomic, `flush` publishes under the 
 conversion hook that calls back into the same sender gets ReentryError.
 
 ``sender.row`` and ``sender.rows`` are the row buffer's own bound methods, put on the instance, so
-that a call has no Python frame in between; their documentation is `row` and `rows` below.
+that a call has no Python frame in between; their documentation is `row` and `rows` below.  A subclass
+that has its own keeps it.
 """
 
 from __future__ import annotations
@@ -158,9 +159,11 @@ class Sender:
             clock=clock,
         )
         self._engine.open()
-        rows = self._engine.rows
-        self.row = rows.row  # type: ignore[method-assign]
-        self.rows = rows.rows  # type: ignore[method-assign]
+        rows, kind = self._engine.rows, type(self)
+        if kind.row is Sender.row:
+            self.row = rows.row  # type: ignore[method-assign]
+        if kind.rows is Sender.rows:
+            self.rows = rows.rows  # type: ignore[method-assign]
 
     # -- rows ------------------------------------------------------------------------------------
     def row(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import select
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -180,6 +183,28 @@ def test_a_refusal_that_quotes_the_request_shows_no_secret(
         text = failure(peer.endpoint, wake, authorization=header).text
     assert "xxx" in text or "is not known" in text
     assert header.partition(" ")[2][:3] not in text
+
+
+_CREDENTIALS = [
+    (("bob", "hunter2&secret é", None), "hunter2&secret é"),
+    ((None, None, "hunter2/secret+token=="), "hunter2/secret+token=="),
+]
+
+
+@pytest.mark.parametrize(("way", "secret"), _CREDENTIALS, ids=["basic", "bearer"])
+@pytest.mark.parametrize(
+    "write", [str, quote, quote_plus, json.dumps, html.escape, lambda text: quote(text, safe="").lower()]
+)
+@pytest.mark.parametrize("cut", [None, 4])
+def test_a_refusal_shows_the_secret_in_no_way_to_write_it(
+    wake: int, way: tuple[str | None, str | None, str | None], secret: str, write: Callable[[str], str], cut: int | None
+) -> None:
+    """The password decoded, too, beside the user's name, in a URL, in JSON, in HTML, cut off at the end."""
+    written = write(secret).strip('"')
+    body = f"no entry for bob:{written[:-cut] if cut else f'{written}, {secret}; sorry'}".encode()
+    with Peer(answering(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))) as peer:
+        text = failure(peer.endpoint, wake, authorization=authorization(*way)).text
+    assert text.endswith("no entry for bob:[secret]" if cut else "no entry for bob:[secret], [secret]; sorry")
 
 
 @pytest.mark.timeout(20)

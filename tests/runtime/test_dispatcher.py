@@ -117,3 +117,50 @@ def test_close_lets_the_handler_finish_what_is_queued() -> None:
         dispatcher.post(entry)
     dispatcher.close()
     assert (told, dispatcher.dropped) == (list(range(10)), 0)
+
+
+def test_an_entry_for_which_no_thread_starts_is_dropped_and_the_next_one_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the end of the interpreter, from Python 3.12 on, or with too many threads."""
+    told: list[int] = []
+    dispatcher = Dispatcher(told.append, 4, "spoolq-test")
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert [dispatcher.post(0), dispatcher.post(1)] == [False, False]
+    assert (dispatcher.dropped, caplog.text.count("can't start new thread")) == (2, 1)
+    assert dispatcher.post(2)
+    dispatcher.close()
+    assert (told, dispatcher.delivered, dispatcher.dropped) == ([2], 1, 2)
+
+
+def test_a_dispatcher_whose_thread_never_started_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    dispatcher = Dispatcher(print, 4, "spoolq-test")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        dispatcher.post(0)
+        dispatcher.close()
+    assert dispatcher.dropped == 1
+
+
+def test_a_handler_that_exits_ends_neither_its_thread_nor_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[int] = []
+
+    def handler(entry: int) -> None:
+        told.append(entry)
+        if entry == 0:
+            raise SystemExit(1)
+
+    dispatcher = Dispatcher(handler, 4, "spoolq-test")
+    dispatcher.post(0)
+    dispatcher.post(1)
+    dispatcher.close()
+    assert (told, dispatcher.delivered, dispatcher.dropped) == ([0, 1], 2, 0)
+    assert "SystemExit" in caplog.text

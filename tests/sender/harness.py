@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from spoolq import Sender, TimestampMicros
@@ -23,6 +24,7 @@ from tests.runtime.manual_clock import ManualClock
 
 TIMEOUT_SECONDS = 10.0
 _ROUNDS_MAX = 10_000  # a round takes no time; the thread may be in the middle of its work
+_SHOWN = ("-W", "always::ResourceWarning")
 # Explicit "off": a reconnect key alone would choose SYNC (behaviour.md 2.2).
 FAST = (
     "initial_connect_retry=off;auto_flush=off;reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=4;"
@@ -237,9 +239,19 @@ def free_port() -> int:
         return server.port
 
 
-def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *arguments: str, flags: Sequence[str] = _SHOWN, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Runs code in a process of its own, ResourceWarnings shown."""
-    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, *arguments]
+    return _run([sys.executable, *flags, "-c", code, *arguments], **options)
+
+
+def python_file(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same with a file, for what its own children must be able to import."""
+    return _run([sys.executable, *_SHOWN, str(script), *arguments])
+
+
+def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=30, check=False, env=child_environment(), **options
     )

@@ -333,10 +333,15 @@ def raises(event: Any) -> str:
     raise RuntimeError("a bug of the user's")
 
 
+def exits(event: Any) -> str:
+    raise SystemExit(1)
+
+
 @pytest.mark.parametrize(
     ("resolver", "logged"),
     [
         (raises, "error_policy raised for schema_mismatch"),
+        (exits, "error_policy raised for schema_mismatch"),
         (lambda _: "ignore", "error_policy answered 'ignore'"),
         (lambda _: 7, "error_policy answered 7"),
         (lambda _: "drop", "error_policy answered 'drop'"),  # in memory

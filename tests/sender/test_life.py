@@ -13,9 +13,9 @@ import pytest
 
 from spoolq import Sender, TimestampMicros
 from spoolq.errors import ForkedError
-from spoolq.testing import QwpServer
+from spoolq.testing import QwpServer, Reject, Script
 
-from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python
+from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python, python_file
 
 _CHILD = """
 import signal, sys, threading
@@ -67,6 +67,75 @@ def test_31_an_exit_by_an_exception_is_the_same(server: QwpServer) -> None:
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert numbers(server) == [0]
+
+
+@pytest.mark.parametrize("flags", [["-W", "error"], ["-W", "error::ResourceWarning"]], ids=["error", "resource"])
+def test_31_every_sender_is_closed_where_warnings_are_errors(server: QwpServer, flags: list[str]) -> None:
+    done = python(
+        _CHILD
+        + "senders = [Sender.from_conf(conf + 'auto_flush=off;') for n in range(2)]\n"
+        + "for n in range(2): put(senders[n], n)",
+        server.conf,
+        flags=flags,
+    )
+    assert "ResourceWarning" in done.stderr, "it is shown"
+    assert sorted(numbers(server)) == [0, 1]
+
+
+_WORKER = """
+import multiprocessing, sys
+from spoolq import Sender, TimestampMicros
+def work(conf, count):
+    senders = [Sender.from_conf(conf + "auto_flush=off;") for _ in range(count)]
+    for n, sender in enumerate(senders):
+        sender.row("t", symbols={"s": f"sym-{n}"}, columns={"n": n}, at=TimestampMicros(n + 1))
+    global kept
+    kept = senders
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("parents", [0, 1], ids=["alone", "parent-has-one"])
+def test_31_a_worker_of_multiprocessing_that_does_not_close_loses_no_row(
+    server: QwpServer, method: str, parents: int, tmp_path
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        _WORKER
+        + f"""
+if __name__ == "__main__":
+    own = [Sender.from_conf(sys.argv[1]) for _ in range({parents})]
+    worker = multiprocessing.get_context("{method}").Process(target=work, args=(sys.argv[1], 2))
+    worker.start()
+    worker.join(20)
+    for sender in own:
+        sender.close()
+    sys.exit(worker.exitcode)
+"""
+    )
+    done = python_file(script, server.conf)
+    assert done.returncode == 0, done.stderr
+    assert sorted(numbers(server)) == [0, 1]
+
+
+_NO_THREADS_AT_EXIT = """
+def refuse(thread): raise RuntimeError("can't start new thread")
+threading._register_atexit(setattr, threading.Thread, "start", refuse)
+"""
+
+
+def test_31_a_handler_that_cannot_start_at_exit_loses_no_row() -> None:
+    """From Python 3.12 on no thread starts behind the end of the main thread; here in any version."""
+    with QwpServer(script=[Script(reject=(Reject(0),)), Script()]) as server:
+        done = python(
+            _CHILD
+            + _NO_THREADS_AT_EXIT
+            + "sender = Sender.from_conf(conf + 'auto_flush=off;', error_handler=print)\nput(sender, 0)",
+            server.conf,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "no thread for spoolq-errors" in done.stderr
+        assert numbers(server) == [0]
 
 
 def test_31_a_closed_sender_says_nothing_at_exit(server: QwpServer) -> None:

@@ -69,6 +69,25 @@ def test_the_signatures_are_those_of_the_design(name: str) -> None:
     assert inspect.getdoc(getattr(Sender, name))
 
 
+class _Own(Sender):
+    """Overrides what the instance would else take from the row buffer."""
+
+    def row(self, table, **keywords):
+        return super().row(f"own_{table}", **keywords)
+
+    def rows(self, table, rows, **keywords):
+        return super().rows(f"own_{table}", rows, **keywords)
+
+
+def test_a_subclass_keeps_its_own_row_and_rows(server: QwpServer) -> None:
+    at = TimestampMicros(1)
+    with _Own.from_conf(server.conf) as sender:
+        sender.row("t", columns={"n": 1}, at=at)
+        sender.rows("t", [(2,)], columns=["n"], at=at)
+        sender.table("t", columns=["n"]).row(3, at=at)
+    assert [row["n"] for row in server.store.rows("own_t")] == [1, 2, 3]
+
+
 def test_the_names_that_people_import() -> None:
     wanted = (
         *("Sender", "TimestampMicros", "TimestampNanos", "ServerTimestamp", "Long256", "Geohash"),

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from html import escape
 from typing import Any, Final
 
 from spoolq import limits
@@ -37,6 +39,7 @@ from spoolq.qwp import upgrade
 _USER_AGENT: Final = "spoolq"
 _BODY_MILLIS: Final = 1_000  # a refusal's body is a courtesy
 _SECRET_END_MIN: Final = 3  # a shorter end of a text may be anything
+_HIDDEN: Final = "[secret]"
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # a dead idle peer: 50 s
 
 
@@ -168,7 +171,7 @@ def _tcp(endpoint: Endpoint, options: ConnectOptions, limit: _Limit, resolver: R
     waiter = limit.waiter(options.connect_millis, "the name resolution")
     try:
         found = resolver.addresses(endpoint.host, endpoint.port, lambda fileno: waiter.wait(fileno, write=False))
-    except (OSError, UnicodeError, RuntimeError) as error:
+    except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or error
         raise ConnectFailure(Kind.DNS, f"{endpoint} cannot be resolved: {text}") from None
     failures: list[str] = []
@@ -337,15 +340,48 @@ def _body(sock: socket.socket, headers: upgrade.Headers, body: bytes, limit: _Li
 
 
 def _without_secret(said: str, options: ConnectOptions) -> str:
-    """A proxy may quote the request that it refuses; its credentials belong in no log, a cut end of them neither."""
-    secret = (options.authorization or "").partition(" ")[2]
-    if not secret:
-        return said
-    said = said.replace(secret, "[secret]")
-    for length in range(min(len(secret) - 1, len(said)), _SECRET_END_MIN - 1, -1):
-        if said.endswith(secret[:length]):
-            return f"{said[:-length]}[secret]"
+    """A proxy may quote the request that it refuses; its credentials belong in no log, a cut end of them neither.
+
+    The password also as it was before the header's base64, and all of it as it stands in a URL, in JSON, in HTML.
+    """
+    scheme, _, secret = (options.authorization or "").partition(" ")
+    secrets = [secret, base64.b64decode(secret).decode().partition(":")[2]] if scheme == "Basic" else [secret]
+    for one in filter(None, secrets):
+        said = _without(said.replace(one, _HIDDEN), [_ways_to_write(character) for character in one])
     return said
+
+
+def _ways_to_write(character: str) -> list[str]:
+    """How others write one character of a secret, the longest first."""
+    percent = "".join(f"%{byte:02x}" for byte in character.encode())
+    ways = {character, percent, percent.upper(), json.dumps(character)[1:-1], escape(character), f"&#{ord(character)};"}
+    if character == " ":
+        ways.add("+")
+    if not character.isascii():
+        ways.add("\ufffd")  # in a body that is not UTF-8
+    return sorted(ways, key=len, reverse=True)
+
+
+def _without(said: str, secret: list[list[str]]) -> str:
+    """``said`` with each place hidden where the secret stands, whatever way each character is written."""
+    told, at = "", 0
+    while at < len(said):
+        end = _end_of_secret(said, at, secret)
+        told += said[at] if end is None else _HIDDEN
+        at = at + 1 if end is None else end
+    return told
+
+
+def _end_of_secret(said: str, start: int, secret: list[list[str]]) -> int | None:
+    """Where the secret that begins at ``start`` ends; None when none does."""
+    at = start
+    for count, ways in enumerate(secret):
+        way = next((way for way in ways if said.startswith(way, at)), None)
+        if way is None:
+            is_cut = count >= _SECRET_END_MIN and any(way.startswith(said[at:]) for way in ways)
+            return len(said) if is_cut else None
+        at += len(way)
+    return at
 
 
 def _refused(status: int, headers: list[tuple[str, str]], body: str, endpoint: Endpoint) -> ConnectFailure:

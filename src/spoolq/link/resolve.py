@@ -3,6 +3,8 @@
 `Resolver.addresses` waits for that thread as a connect waits for its socket, so a `close`, a Ctrl-C or a
 time bound ends the wait.  The thread is then left to itself: it is a daemon, touches nothing but its own
 lookup, and ends when the system's resolver does.  A literal address needs neither thread nor resolver.
+Where no thread can be had (at the interpreter's exit from Python 3.12 on, when a sender may still have rows to
+deliver) the caller's own makes the lookup, which nothing cuts short then.
 
 A resolver has at most one thread, whatever is asked of it: while a lookup that was left is still blocked,
 the next call waits for that one, within its own bounds, and starts another only behind it.  What a lookup
@@ -36,8 +38,7 @@ class Resolver:
     def addresses(self, host: str, port: int, wait: Callable[[int], None]) -> Sequence[AddressInfo]:
         """The addresses of a host, in the system's order; ``wait(fileno)`` waits until that is readable.
 
-        Raises what ``wait`` raises, and what the lookup raised: OSError or UnicodeError; RuntimeError when
-        there is no thread to be had.
+        Raises what ``wait`` raises, and what the lookup raised: OSError or UnicodeError.
         """
         family = _family_of_literal(host)
         if family is not None:
@@ -69,7 +70,10 @@ class _Lookup:
         self._ended_at: float | None = None
         self._found: Sequence[AddressInfo] = ()
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="spoolq-resolve", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="spoolq-resolve", daemon=True).start()
+        except RuntimeError:
+            self._run()
 
     def wait(self, wait: Callable[[int], None]) -> None:
         """Until it has ended; raises what ``wait`` raises, and goes on then."""

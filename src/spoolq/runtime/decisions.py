@@ -90,8 +90,9 @@ class Decisions:
         self._dispatcher: Dispatcher[actions.Decide] = Dispatcher(self._answer, _INBOX, "spoolq-policy")
 
     def ask(self, question: actions.Decide) -> None:
-        """Queues a question."""
-        self._dispatcher.post(question)
+        """Queues a question; where nobody can be asked, what the settings say is the answer."""
+        if not self._dispatcher.post(question):
+            self._answered(events.Decided(question.number, None))
 
     def close(self) -> None:
         """Lets the resolver finish for a moment (`Dispatcher.close`)."""
@@ -108,7 +109,7 @@ class Decisions:
         category, instead = question.event.category, question.event.policy
         try:
             said = self._error_policy(error_event(question.event))
-        except Exception:
+        except BaseException:  # a SystemExit, too: it would end this thread and nobody else
             _LOG.exception("error_policy raised for %s; what the settings say is done: %s", category, instead)
             return None
         if said is None:
