@@ -12,6 +12,7 @@ from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool.manifest import Manifest
 from spoolq.spool.opening import open_store
+from spoolq.spool.orphans import adopt
 from spoolq.spool.store import Durability
 from tests.spool.crash_scenario import ID, Life
 from tests.spool.disk_slot import fill, fresh, payload_of, put, replay
@@ -217,6 +218,32 @@ def test_inv_17_a_trim_whose_manifest_sync_failed_unlinks_nothing_until_it_is_st
     store.keep(2_000)
     assert store.stats().trouble == ""
     files.frames_are_safe()
+    image = files.image(tmp_path / "image", lambda _: False)
+    Life(image, tried=dict(life.tried), published=dict(life.published), acked=3).check()
+    files.bury()
+
+
+@pytest.mark.parametrize("who", ["drainer", "memory", "periodic", "flush", "append"])
+def test_inv_17_18_a_kill_in_a_trim_then_another_opening_then_a_power_cut(tmp_path: Path, who: str) -> None:
+    """The manifest's record was written and not synced; whoever comes next removes segments because of it."""
+    directory = tmp_path / "slots"
+    directory.mkdir()
+    files, life = PowerCutFiles(directory), Life(directory)
+    opened = life.open(files, durability="flush")
+    for step in range(6):
+        opened.store.keep(1_000 * step)
+        assert life.append(opened.store, opened.symbols)
+    opened.store.sync()
+    life.acknowledge(opened.store, 3)
+    files.broken = lambda name, path: name == "sync" and path.endswith(MANIFEST)
+    opened.store.keep(10_000)  # as after a kill there: nothing more of this process reaches the disk
+    files.bury()
+    files.broken = lambda *_: False
+    if who == "drainer":
+        assert adopt(files, str(directory), ID) is not None
+    else:
+        life.open(files, durability=who)
+    assert any(name == "unlink" for name, _ in files.calls), "it removed something"
     image = files.image(tmp_path / "image", lambda _: False)
     Life(image, tried=dict(life.tried), published=dict(life.published), acked=3).check()
     files.bury()

@@ -74,6 +74,12 @@ _ROWS = {
     "dense frames over a foreign dictionary": Row(
         _DENSE, symbol_dict(["x", "y"]), ["a", "b", "c"], _EMPTY, [".symbol-dict.corrupt"]
     ),
+    "an entry twice, and frames that need no dictionary": Row(
+        _DENSE, symbol_dict(["a", "b"], ["a"]), ["a", "b", "c"], _EMPTY, [".symbol-dict.corrupt"]
+    ),
+    "an entry twice, and all frames are there": Row(
+        _DELTA, symbol_dict(["a", "b"], ["a"]), _ALL, _EMPTY, [".symbol-dict.corrupt"]
+    ),
     "dense and delta mixed": Row([*_DENSE, message(3, ["d"]), message(0, ["a", "b"])], None, _ALL, _EMPTY),
     "an overlap with equal bytes": Row([message(0, ["a", "b"]), message(1, ["b", "c"])], None, ["a", "b", "c"], _EMPTY),
     "an overlap spelled with longer varints": Row(
@@ -131,7 +137,7 @@ _FATAL: dict[str, tuple[list[bytes], bytes | None, int, str]] = {
     "an acked frame contradicts, a delta one follows": ([message(0, ["x"]), message(2, [], b"uses 1")],
                                                         symbol_dict(["a", "b"]), 0, "gives id 0 another text"),
     "a text twice": ([message(0, ["a"]), message(1, ["a"])], None, -1, "registers a text a second time, as id 1"),
-    "duplicate entry": (_DENSE, symbol_dict(["a", "b"], ["a"]), -1, "holds an entry twice"),
+    "duplicate entry": (_DELTA[2:], symbol_dict(["a", "b"], ["a"]), -1, "holds an entry twice"),
 }  # fmt: skip
 
 

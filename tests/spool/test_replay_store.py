@@ -273,6 +273,41 @@ def _segments(directory: Path) -> int:
     return sum(name.endswith(".sfa") for name in os.listdir(directory))
 
 
+def test_invariant_17_a_trim_whose_manifest_sync_failed_unlinks_nothing_until_it_is_stored(tmp_path: Path) -> None:
+    """The second sync of an unchanged record would succeed and store nothing."""
+    slots = tmp_path / "slots"
+    _many(6, dictionary=True).write(slots / ID)
+    files = PowerCutFiles(slots)
+    adopted = _adopt(slots, files)
+    store = _store(adopted)
+    store.acknowledge(3)
+    files.broken = lambda _, path: path.endswith("sf-manifest.bin")
+    store.keep(0)
+    assert _segments(slots / ID) == 6
+    files.broken = lambda *_: False
+    store.keep(1_000)
+    assert _segments(slots / ID) == 2
+    image = files.image(tmp_path / "image", lambda _: False)
+    assert sorted(predict(_files_of(image / ID)).frames) == [4, 5]
+    adopted.close()
+
+
+def test_invariant_17_a_drained_slot_is_removed_behind_a_manifest_that_is_stored(tmp_path: Path) -> None:
+    slots = tmp_path / "slots"
+    _many(2, dictionary=True).write(slots / ID)
+    files = PowerCutFiles(slots)
+    adopted = _adopt(slots, files)
+    _store(adopted).acknowledge(0)
+    files.broken = lambda _, path: path.endswith("sf-manifest.bin")
+    _store(adopted).keep(0)
+    _store(adopted).acknowledge(1)
+    files.broken = lambda *_: False
+    adopted.close()
+    for keep in (lambda _: False, lambda _: True, lambda index: index % 2 == 0, lambda index: index % 2 == 1):
+        image = files.image(tmp_path / "image", keep)
+        assert predict(_files_of(image / ID)).verdict in ("fresh", "opens")
+
+
 def test_invariant_17_settled_segments_go_behind_their_barriers_and_the_active_one_stays(tmp_path: Path) -> None:
     directory = _many(6, dictionary=True).write(tmp_path / ID)
     files = RecordingFiles()

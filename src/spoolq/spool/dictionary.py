@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import SymbolDictionaryFull
@@ -24,6 +24,11 @@ from spoolq.spool.chain import Unreplayable
 from spoolq.spool.files import Files
 from spoolq.spool.scan import Segment, message_flags, parse_section_head, walk
 from spoolq.spool.symbol_log import Symbols, take_entries
+
+_FAULTS: Final = {
+    "duplicate": "it holds an entry twice, so its ids cannot be trusted",
+    "full": "it is larger than any dictionary may be",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,7 @@ def plan_dictionary(
     files: Files, slot: str, chain: Sequence[Segment], found: Symbols, to_send: ToSend, buffer: memoryview
 ) -> DictionaryPlan:
     """See the module's text.  Raises Unreplayable, StorageError."""
-    if found.state == "duplicate":
-        raise Unreplayable("the symbol dictionary holds an entry twice, so its ids cannot be trusted")
-    if found.state == "full":
-        raise Unreplayable("the symbol dictionary is larger than any dictionary may be")
-    fault = ""
+    fault = _FAULTS.get(found.state, "")
     if found.state == "valid":
         from_file = len(found.table)
         fault = _fold(files, slot, chain, found.table, to_send, buffer)
@@ -70,9 +71,9 @@ def plan_dictionary(
         table = SymbolTable()
         again = _fold(files, slot, segments, table, to_send, buffer)
         if not again:
-            why = fault or "it is not a dictionary" if found.state != "absent" else ""
+            why = (fault or "it is not a dictionary") if found.state != "absent" else ""
             return DictionaryPlan(table, action, 0, f"the symbol dictionary was set aside: {why}" if why else "")
-        fault = fault or again
+        fault = f"{fault}, and {again}" if found.state in _FAULTS else fault or again
     raise Unreplayable(f"the symbol dictionary is torn: {fault}")
 
 

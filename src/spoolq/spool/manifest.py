@@ -75,10 +75,15 @@ def read_manifest(files: Files, slot: str) -> ManifestState | None:
 
 
 class Manifest:
-    """The open manifest; ``boundaries`` is what the file says, synced or not."""
+    """The open manifest; ``boundaries`` is what the file says, synced or not.
+
+    Of one that was just opened nobody knows whether it was ever synced, so the first `update` that must be durable
+    stores it again, also when it changes nothing: segments are removed because it says so.
+    """
 
     def __init__(self, record_file: RecordFile, boundaries: Boundaries) -> None:
         self._records = record_file
+        self._durable = False
         self.boundaries = boundaries
 
     @classmethod
@@ -95,6 +100,7 @@ class Manifest:
             made._records.write((head, active))
             files.sync_all(file)
             files.sync_directory(slot)
+            made._durable = True
         except BaseException:
             try:
                 files.close(file)
@@ -119,32 +125,36 @@ class Manifest:
         return opened
 
     def update(self, head: int, active: int, *, sync: bool = True) -> None:
-        """Moves the boundaries up; a value that would fall stays (invariant 16), no change writes nothing.
+        """Moves the boundaries up; a value that would fall stays (invariant 16).
 
-        Without ``sync`` it is not durable before `sync` returns.
+        Durable when this returns, whatever became of an earlier one; without ``sync`` not before `sync` returns.
         """
         raised = Boundaries(max(head, self.boundaries.head), max(active, self.boundaries.active))
-        if raised == self.boundaries:
+        if raised == self.boundaries and (self._durable or not sync):
             return
-        self._records.write((raised.head, raised.active))
-        self.boundaries = raised
+        self._store(raised)
         if sync:
-            self._records.sync()
+            self.sync()
 
     def step_back(self, active: int) -> None:
         """A segment before takes the appends again: durable when this returns."""
-        self._records.write((self.boundaries.head, active))
-        self.boundaries = Boundaries(self.boundaries.head, active)
-        self._records.sync()
+        self._store(Boundaries(self.boundaries.head, active))
+        self.sync()
 
     def renew(self) -> None:
         """Stores what the file says once more and syncs it: nobody knows whether whoever wrote it did."""
-        self._records.write((self.boundaries.head, self.boundaries.active))
-        self._records.sync()
+        self._store(self.boundaries)
+        self.sync()
 
     def sync(self) -> None:
         """What was written is durable when this returns."""
         self._records.sync()
+        self._durable = True
+
+    def _store(self, boundaries: Boundaries) -> None:
+        self._durable = False
+        self._records.write((boundaries.head, boundaries.active))
+        self.boundaries = boundaries
 
     def close(self) -> None:
         """Gives the descriptor back."""

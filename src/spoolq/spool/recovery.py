@@ -9,7 +9,7 @@ The order of the changes (slot.md 5.1, ours.md 15, 16), none before the whole pl
     1  residue of sealed segments: copied aside, zeroed
     2  a promoted spare gets its base
     3  an unusable manifest is renamed, an unwritten one removed, a missing one made; the boundaries move up to a
-       promoted segment
+       promoted segment; before step 5 it is durable, whoever wrote it
     4  every member gets the flag that a manifest is required
     5  segments without unsent frames are removed
     6  corrupt files are renamed
@@ -41,7 +41,7 @@ from spoolq.errors import SlotUnreplayableError, StorageError
 from spoolq.spool import evidence, manifest, symbol_log, watermark
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock, logical_lock
-from spoolq.spool.manifest import Manifest, ManifestState
+from spoolq.spool.manifest import Boundaries, Manifest, ManifestState
 from spoolq.spool.plan import Seed, SlotPlan, Tail, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
 from spoolq.spool.scan import Segment
@@ -140,6 +140,9 @@ class _Work:
         The manifest goes last: until then the leftovers are those of a slot that ends where it begins.
         """
         state = self._plan.manifest
+        if state is not None and state.boundaries is not None and self._plan.decision.removed:
+            opened = Manifest.open(self._files, self._slot, state)
+            do_all([opened.renew, opened.close])
         self._remove(segment.name for segment in self._plan.decision.removed)
         if self._plan.decision.quarantined:  # their frames can be read with its symbols only
             self._set_symbols_aside()
@@ -249,7 +252,8 @@ class _Work:
             return Manifest.create(self._files, self._slot, head, active)
         opened = Manifest.open(self._files, self._slot, state)
         try:
-            opened.update(head, active)
+            if self._plan.decision.removed or opened.boundaries != Boundaries(head, active):
+                opened.update(head, active)
         except BaseException:
             opened.close()
             raise
