@@ -21,7 +21,7 @@ from spoolq.qwp.layout import FLAG_DEFER_COMMIT, FLAGS_OFFSET, Status
 from spoolq.server import QwpServer
 from spoolq.testing import Drop, Refuse, Reject, Script
 from tests.runtime.test_drainer import Bench
-from tests.sender.harness import FAST, child_environment, frames, numbers
+from tests.sender.harness import FAST, child_environment, frames, numbers, until
 from tests.sender.test_on_a_slot import NOBODY, left_in, offline
 from tests.spool import slot_maker
 from tests.spool.slot_maker import Slot
@@ -242,7 +242,7 @@ def test_behaviour_4_6_the_watermark_and_the_trim_stop_before_an_open_group(tmp_
         server.set_script(gone)
         conf = server.conf + "initial_connect_retry=async;close_flush_timeout_millis=0;"
         with suppress(SpoolqError), Sender.from_conf(conf, sf_dir=tmp_path) as sender:
-            server.wait_for(lambda: len(server.connections) >= 2 or sender.acked_fsn() == ALL[-1])
+            until(lambda: len(server.connections) >= 2 or sender.acked_fsn() == ALL[-1])
         settled = after if COMMITS[after] == after else STARTS[after] - 1
         if settled < ALL[-1]:
             mark = slot_maker.read_record((tmp_path / "default" / ".ack-watermark").read_bytes(), b"AKW1", 1)

@@ -222,7 +222,7 @@ def test_1_other_refusals_with_a_budget(status: int) -> None:
     with (
         QwpServer(script=Script(refuse=Refuse(status))) as server,
         pytest.raises(QuestDBError, match=f"budget exhausted.*attempts=.*HTTP status {status}") as caught,
-        connected(server.conf + QUICK + "initial_connect_retry=sync;reconnect_max_duration_millis=100;"),
+        connected(server.conf + QUICK + "initial_connect_retry=sync;reconnect_max_duration_millis=500;"),
     ):
         pass
     assert caught.value.code.name == "SocketError"
