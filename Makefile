@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile
+.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile twins
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -46,6 +46,10 @@ test: lint
 # What decode(encode(x)) == as_stored(x) was proven for: column type x null pattern x rows.
 coverage-table: build
 	$(BIN)/python -m pytest tests/qwp/test_roundtrip.py -k every_type
+
+# Ten thousand made sequences of calls on a row buffer, both bodies: a minute.
+twins: build
+	SPOOLQ_TWINS_CASES=10000 $(BIN)/python -m pytest tests/columns/test_twins.py
 
 # A writing process is killed by SIGKILL, KILLS times; what its flushes returned for must arrive.
 torture: build

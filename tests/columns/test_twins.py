@@ -1,4 +1,4 @@
-"""The two bodies are one: equal bytes, sizes, errors and state over 10,000 sequences of calls.
+"""The two bodies are one: equal bytes, sizes, errors and state over 2,000 sequences of calls, 10,000 by `make twins`.
 
 After each call: the same result or the same error (type, text, place, notes), the same counts and the
 same `nbytes`; after each refused call and at the end of the case: the same messages (raw, Gorilla, and
@@ -12,6 +12,7 @@ refused row whose symbols stay; nbytes one short; another word in an error.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from random import Random
@@ -29,8 +30,8 @@ from spoolq.values import TimestampMicros
 from tests.columns.bodies import BODIES, PLAIN, Body, state_of
 from tests.columns.calls import Call, Case, Step, calls_of, steps
 
-# The run on the plain bodies alone compares them once more, but not all of it: it takes half a minute.
-CASES = 10_000 if COMPILED else 1_000
+# The run on the plain bodies alone compares them once more, but not all of it.
+CASES = int(os.environ.get("SPOOLQ_TWINS_CASES") or (2_000 if COMPILED else 1_000))
 
 
 def outcome(rows: Any, call: Call) -> tuple[Any, ...]:
@@ -139,7 +140,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)
 
 
-def test_10_000_sequences_of_calls_are_the_same_in_both_bodies(capsys: pytest.CaptureFixture[str], quiet: None) -> None:
+def test_sequences_of_calls_are_the_same_in_both_bodies(capsys: pytest.CaptureFixture[str], quiet: None) -> None:
     bodies = BODIES if len(BODIES) > 1 else [PLAIN, PLAIN]
     seen: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
