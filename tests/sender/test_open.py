@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from spoolq import Sender
-from spoolq.errors import AuthError, ConfigError, ConnectError, RoleMismatchError
-from spoolq.runtime import lifecycle, storage
+from spoolq.errors import AuthError, ConfigError, ConnectError, RoleMismatchError, StorageError
+from spoolq.runtime import engine, lifecycle, storage
+from spoolq.runtime.engine import Engine
+from spoolq.spool import opening
+from spoolq.spool.disk import DiskStore
+from spoolq.spool.files import Files
+from spoolq.spool.lock import SlotLock
 from spoolq.testing import QwpServer, Refuse, Script
 
 from .harness import FAST, Call, LeapClock, Recorder, StepClock, free_port, numbers, open_sender, publish, put
@@ -87,6 +95,103 @@ def test_CFG_11_a_failed_construction_frees_threads_and_descriptors(
     with open_sender(server) as sender:  # and nothing in the process remembers it
         publish(sender, 0)
     assert numbers(server) == [0]
+
+
+_STEPS = {
+    function.__code__
+    for function in (
+        Engine.__init__,
+        Engine._build,
+        Engine.open,
+        Engine._make_loop,
+        Engine._start,
+        Engine._start_drainers,
+        storage.open_storage,
+        opening.open_store,
+        DiskStore.open.__func__,
+    )
+}
+
+
+class _FailingStep:
+    """The ``nth`` Python function that a step of the construction calls fails as it begins."""
+
+    def __init__(self, nth: int) -> None:
+        self._left = nth
+        self.failed = ""
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        code, by = frame.f_code, frame.f_back and frame.f_back.f_code
+        is_step = not code.co_filename.startswith("<")  # no import, and no constructor of a dataclass
+        if event == "call" and by in _STEPS and code not in _STEPS and is_step and not self.failed:
+            self._left -= 1
+            if not self._left:
+                self.failed = frame.f_code.co_qualname
+                raise _Broken(self.failed)
+
+
+@pytest.mark.parametrize("durability", ["memory", "append"])
+@pytest.mark.parametrize("mode", ["off", "async"])
+def test_CFG_11_on_a_slot_each_step_fails_in_turn_and_leaves_the_lock_free(
+    server: QwpServer, tmp_path: Path, mode: str, durability: str
+) -> None:
+    keys = f"sf_dir={tmp_path};initial_connect_retry={mode};sf_durability={durability};drain_orphans=on;"
+    handlers = dict.fromkeys(("handler", "listener", "error_policy", "progress_handler"), print)
+    failed: list[str] = []
+    while True:
+        step = _FailingStep(len(failed) + 1)
+        threading.setprofile(step)
+        sys.setprofile(step)
+        try:
+            sender = open_sender(server, keys, **handlers)
+        except _Broken:
+            failed.append(step.failed)
+        else:
+            break
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+        assert _sender_threads() == [], step.failed
+        SlotLock.acquire(Files(), str(tmp_path / "default")).release()
+        assert {path.name for path in (tmp_path / "default").iterdir()} <= {".lock", ".lock.pid"}, step.failed
+    with sender:
+        publish(sender, 0)
+    assert numbers(server) == [0]
+    for part in ("open_slot", "Publisher.__init__", "Keeper.start", "IoLoop.__init__", "Thread.start", "watch"):
+        assert part in failed, failed
+
+
+@pytest.mark.parametrize("part", ["RowBuffer", "Delivery"])
+def test_CFG_11_a_part_that_is_compiled_fails_too(server: QwpServer, tmp_path: Path, monkeypatch, part: str) -> None:
+    with monkeypatch.context() as patched:
+        _fail_nth(patched, engine, part, 1)
+        with pytest.raises(_Broken):
+            open_sender(server, f"sf_dir={tmp_path};")
+    with open_sender(server, f"sf_dir={tmp_path};") as sender:
+        publish(sender, 0)
+    assert numbers(server) == [0]
+
+
+def test_CFG_11_a_slot_whose_sync_fails_keeps_its_frames_and_is_let_go(
+    server: QwpServer, tmp_path: Path, monkeypatch
+) -> None:
+    keys = f"sf_dir={tmp_path};sf_durability=flush;close_flush_timeout_millis=0;"
+    server.hold_acks()
+    with open_sender(server, keys) as sender:
+        publish(sender, 0)
+
+    def breaks(store: DiskStore, fsn: int | None = None) -> None:
+        raise StorageError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        _fail_nth(patched, engine, "Delivery", 1)
+        patched.setattr(DiskStore, "sync", breaks)
+        with pytest.raises(_Broken):
+            open_sender(server, keys)
+    server.release_acks()
+    with open_sender(server, keys) as sender:
+        assert sender.drain(10_000)
+    assert set(numbers(server)) == {0}
 
 
 @pytest.mark.parametrize("step", ["socket", "upgrade"])

@@ -81,10 +81,6 @@ class Engine:
         self._tls = settings.tls_options(config)  # unusable roots are found out before the slot is touched
         self._names = settings.names(config)
         self.progress = Progress(self._clock)
-        self.storage = storage = open_storage(config)
-        self._symbols = storage.symbols
-        self.rows = RowBuffer(self._symbols, max_name_bytes=config.max_name_len)
-        self.store = storage.store
         self.reports = Reports(
             self._names,
             error_handler=error_handler,
@@ -93,11 +89,26 @@ class Engine:
             error_capacity=config.error_inbox_capacity,
             connection_capacity=config.connection_listener_inbox_capacity,
         )
+        self._decisions = None if error_policy is None else Decisions(error_policy, self._decided)
+        self.loop: IoLoop | None = None
+        self.drainers: Drainers | None = None
+        self._thread: threading.Thread | None = None
+        self.storage = open_storage(config)
+        self.store = self.storage.store
+        try:
+            self._build(asks=error_policy is not None)
+        except BaseException:
+            self._let_go(Steps())
+            raise
+
+    def _build(self, *, asks: bool) -> None:
+        """Everything between the store and the first connect; nothing of it runs yet."""
+        config, storage = self.config, self.storage
+        self._symbols = storage.symbols
+        self.rows = RowBuffer(self._symbols, max_name_bytes=config.max_name_len)
         if storage.recovery is not None and storage.recovery.set_aside:
             self.reports.slot_set_aside(storage.recovery)
-        self.machine = Delivery(
-            settings.delivery_options(config, self._policies, asks=error_policy is not None), self.store, Random()
-        )
+        self.machine = Delivery(settings.delivery_options(config, self._policies, asks=asks), self.store, Random())
         self.publisher = Publisher(
             self.rows,
             self._symbols,
@@ -110,7 +121,6 @@ class Engine:
             describe_wire=self._describe_wire,
         )
         self.letters = Letters(storage.dead_letters, self.store, self._symbols, self.publisher)
-        self._decisions = None if error_policy is None else Decisions(error_policy, self._decided)
         self.new_life = NewLife(
             self.rows,
             self._symbols,
@@ -135,9 +145,6 @@ class Engine:
         self._checkpoints = config.sf_durability == "periodic"
         self._wakes_keeper = config.sf_durability in ("periodic", "flush")
         self.store.on_synced = self.progress.advanced
-        self.loop: IoLoop | None = None
-        self.drainers: Drainers | None = None
-        self._thread: threading.Thread | None = None
         self._hand_over = self.publisher.handover.flush
         self._close_lock = threading.Lock()
         self._io_ended = False
@@ -233,10 +240,16 @@ class Engine:
             steps.run(self.drainers.close)
         self._thread = None
         steps.run(self.keeper.stop)
-        steps.run(self._close_handlers)
-        steps.run(self.store.close)
+        self._let_go(steps)
         self._close_begun = True
         self._close_ended.set()
+
+    def _let_go(self, steps: Steps) -> None:
+        """Of the handlers and the store, for which nothing else works any more; the lock goes last."""
+        steps.run(self._close_handlers)
+        steps.run(self.store.close)
+        if not self.store.closed:  # its sync failed, and nobody can try again: the sender was never there
+            steps.run(lambda: self.store.close(sync=False))
 
     def _run_io(self, loop: IoLoop) -> None:
         """The I/O thread; when `close` did not wait for its end, it frees what `close` left to it."""

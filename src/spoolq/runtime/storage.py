@@ -60,6 +60,8 @@ def open_storage(config: SenderConfig) -> Storage:
     files = Files(group_access=config.sf_group_access)
     files.make_directory(config.sf_dir)
     warn_about(config.sf_dir)
+    letters = DeadLetters(files, config.sf_dir, config.sender_id, config.dead_letter_max_bytes)
+    slot = os.path.join(config.sf_dir, config.sender_id)
     opened = open_store(
         files,
         config.sf_dir,
@@ -69,6 +71,4 @@ def open_storage(config: SenderConfig) -> Storage:
         durability=config.sf_durability,
         sync_interval_millis=config.sf_sync_interval_millis,
     )
-    letters = DeadLetters(files, config.sf_dir, config.sender_id, config.dead_letter_max_bytes)
-    slot = os.path.join(config.sf_dir, config.sender_id)
     return Storage(opened.store, opened.symbols, opened.report, slot, letters)

@@ -60,6 +60,11 @@ _WATERMARK_DELAY_MILLIS: Final = 100
 _FULL_LOG_MILLIS: Final = 30_000  # behaviour.md, MGR-06
 
 
+def _give_back(files: Files, slot: LiveSlot) -> None:
+    is_new = len(slot.segments) == 1 and not slot.next_fsn
+    slot.close(remove=(lambda: remove_drained(files, slot.directory)) if is_new else None)
+
+
 class DiskStore(Appender):
     """An open slot.  ``total_nbytes`` is the cap of all segment files, those that were found too."""
 
@@ -150,23 +155,25 @@ class DiskStore(Appender):
     ) -> DiskStore:
         """Takes over ``slot``; not with ``memory``, everything in it is durable when this returns.
 
-        On an error every file of it is given back, the lock last.
+        On an error every file of it is given back, the lock last; a slot that has just begun leaves none.
         """
+        active: SegmentFile | None = None
         try:
             check_sizes(segment_nbytes, total_nbytes)
             active = SegmentFile.open(files, slot.segments[-1])
+            store = cls(
+                files,
+                slot,
+                active,
+                segment_nbytes=segment_nbytes,
+                total_nbytes=total_nbytes,
+                durability=durability,
+                sync_interval_millis=sync_interval_millis,
+            )
         except BaseException:
-            slot.close()
+            with suppress(StorageError):
+                do_all([*([active.close] if active is not None else []), lambda: _give_back(files, slot)])
             raise
-        store = cls(
-            files,
-            slot,
-            active,
-            segment_nbytes=segment_nbytes,
-            total_nbytes=total_nbytes,
-            durability=durability,
-            sync_interval_millis=sync_interval_millis,
-        )
         if durability != "memory":
             try:
                 store._sync_found()
