@@ -104,6 +104,25 @@ def test_err_03_dlq_01_drop_does_not_halt_and_the_ack_advances(
     assert os.listdir(tmp_path / "default") in ([".lock", ".lock.pid"], [".lock.pid", ".lock"])
 
 
+def test_dlq_01_a_letter_stands_beside_the_slot_whatever_chdir_does(
+    server: QwpServer[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with open_sender(server, on_slot(Path("spool"), "on_schema_error=drop;")) as sender:
+        monkeypatch.chdir(tmp_path / "there")
+        for number in range(3):
+            publish(sender, number)
+        sender.wait()
+        (letter,) = sender.dead_letters()
+        assert os.path.dirname(letter.path) == str(tmp_path / "here" / "spool" / "default.dead-letter")
+        assert sender.requeue(letter) == 3
+    monkeypatch.chdir(tmp_path)
+    assert numbers(server) == [0, 2, 1]
+    assert os.listdir(tmp_path / "there") == []
+
+
 def test_err_04_a_poisoned_stored_frame_never_loops_for_ever(tmp_path: Path) -> None:
     closed(stopped(tmp_path))
     for _ in range(2):  # the catch-up goes ahead of it

@@ -78,6 +78,28 @@ def test_orp_02_a_dead_senders_rows_all_arrive_and_the_next_scan_finds_nothing(
     assert not [thread for thread in threading.enumerate() if "drainer" in thread.name]
 
 
+def test_orp_02_a_relative_directory_is_the_one_of_the_opening_whatever_chdir_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for place, first in ((here, 0), (there, 100)):
+        place.mkdir()
+        abandon(place / "spool", "dead", *range(first, first + 30), extra="sf_max_segment_bytes=300;")
+    before = left_in(there / "spool", "dead")
+    with QwpServer() as server:
+        server.hold_acks()
+        monkeypatch.chdir(here)
+        with open_sender(server, Path("spool")) as sender:
+            monkeypatch.chdir(there)
+            server.release_acks()
+            assert wait_for_outcomes(sender) == {"dead": "success"}
+            assert [status.slot for status in sender.background_drainers()] == [str(here / "spool" / "dead")]
+        monkeypatch.chdir(tmp_path)
+        assert numbers(server) == list(range(30))
+    assert left_in(here / "spool", "dead") == set()
+    assert left_in(there / "spool", "dead") == before
+
+
 def test_orp_03_failed_set_by_hand_is_honoured(tmp_path: Path) -> None:
     abandon(tmp_path, "dead", 1)
     (tmp_path / "dead" / ".failed").touch()

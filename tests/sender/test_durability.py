@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -430,3 +432,42 @@ def test_await_synced_fsn_ends_with_the_failure(files: WatchedFiles, tmp_path: P
             sender.await_synced_fsn(fsn)
         assert caught.value.in_doubt is True
         files.failing = lambda *_: False
+
+
+# --- the name of sf_dir itself (ours.md 24) ----------------------------------------------------------
+
+
+class Passing(WatchedFiles):
+    """The directory above ``sf_dir`` may be passed and not listed, so it cannot be synced."""
+
+    def __init__(self, above: Path) -> None:
+        super().__init__()
+        self.above = str(above)
+
+    def sync_directory(self, path: str) -> None:
+        if os.path.normpath(path) == self.above:
+            raise StorageError(f"cannot sync the directory {path}", errno=errno.EACCES, filename=path)
+        super().sync_directory(path)
+
+    def sync_system(self, path: str) -> None:
+        self.syncs.append(("sync_system", path))
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_24_a_sf_dir_that_was_just_made_is_durable_also_where_the_one_above_may_only_be_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    files = Passing(tmp_path)
+    monkeypatch.setattr("spoolq.spool.files.Files", lambda **_: files)
+    folder = tmp_path / "spool"
+    if not made:
+        folder.mkdir()
+    with offline(folder, "flush") as sender:
+        publish(sender, 0)
+        assert sender.synced_fsn() == 0
+    assert [call for call in files.syncs if call[0] == "sync_system"] == [("sync_system", str(folder))] * made
+
+
+def test_24_a_sf_dir_that_was_just_made_is_synced_before_it_is_used(files: WatchedFiles, tmp_path: Path) -> None:
+    with offline(tmp_path / "spool", "flush"):
+        assert files.syncs[0] == ("sync_directory", tmp_path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,106 @@ def test_the_modes_of_what_is_made(tmp_path: Path, access: str, modes: tuple[int
     found = {path.name: path.stat().st_mode & 0o777 for path in slot.iterdir()}
     assert {(tmp_path / "spool").stat().st_mode & 0o777, slot.stat().st_mode & 0o777} == {modes[0]}
     assert set(found.values()) == {modes[1]}, found
+
+
+# --- where the slot is: sf_dir is resolved once, and a slot that was replaced is left alone -------------------
+
+
+def recovered(folder: Path) -> list[int]:
+    """What the next sender on the slot delivers."""
+    with QwpServer() as server:
+        with Sender.from_conf(server.conf, sf_dir=folder, auto_flush="off") as sender:
+            sender.drain(10_000)
+        return numbers(server) if server.store.tables() else []
+
+
+def silent(server: QwpServer, folder: Path | str) -> Sender:
+    """A sender with three frames in its slot that nobody acknowledges; its close does not wait."""
+    server.hold_acks()
+    sender = Sender.from_conf(server.conf, sf_dir=folder, auto_flush="off", close_flush_timeout_millis=0)
+    for value in (100, 101, 102):
+        put(sender, value)
+    return sender
+
+
+def test_inv_27_a_relative_sf_dir_is_the_one_of_the_opening_whatever_chdir_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with QwpServer() as server, QwpServer() as away:
+        monkeypatch.chdir(there)
+        other = silent(away, "spool")
+        monkeypatch.chdir(here)
+        with Sender.from_conf(server.conf, sf_dir="spool", auto_flush="off", sf_max_segment_bytes="4k") as sender:
+            put(sender, 0)
+            monkeypatch.chdir(there)
+            for value in range(1, 300):
+                put(sender, value)
+            sender.wait()
+        assert numbers(server) == list(range(300))
+        assert left_in(here / "spool") == [".lock", ".lock.pid"]
+        other.close()
+    assert recovered(there / "spool") == [100, 101, 102]
+
+
+def test_inv_27_a_link_that_is_switched_leads_nobody_into_another_senders_slot(tmp_path: Path) -> None:
+    for release in ("1", "2"):
+        (tmp_path / release).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "1")
+    with QwpServer() as server, QwpServer() as away:
+        with Sender.from_conf(server.conf, sf_dir=current / "spool", auto_flush="off") as old:
+            put(old, 0)
+            current.unlink()
+            current.symlink_to(tmp_path / "2")
+            new = silent(away, current / "spool")
+            put(old, 1)
+            old.wait()
+        assert numbers(server) == [0, 1]
+        new.close()
+    assert left_in(tmp_path / "1" / "spool") == [".lock", ".lock.pid"]
+    assert recovered(tmp_path / "2" / "spool") == [100, 101, 102]
+
+
+def test_inv_27_a_slot_that_was_removed_and_made_anew_is_left_alone_and_close_says_so(tmp_path: Path) -> None:
+    with QwpServer() as server, QwpServer() as away:
+        old = Sender.from_conf(server.conf, sf_dir=tmp_path, auto_flush="off")
+        put(old, 0)
+        old.wait()
+        shutil.rmtree(tmp_path / "default")
+        new = silent(away, tmp_path)
+        held = left_in(tmp_path)
+        with pytest.raises(StorageError, match="is not the one that this process has locked"):
+            old.close()
+        assert left_in(tmp_path) == held
+        new.close()
+    assert recovered(tmp_path) == [100, 101, 102]
+
+
+def test_a_slot_that_is_a_link_may_be_used_and_a_switch_of_it_is_seen(tmp_path: Path) -> None:
+    for place in ("1", "2", "spool"):
+        (tmp_path / place).mkdir()
+    slot = tmp_path / "spool" / "default"
+    slot.symlink_to(tmp_path / "1")
+    with QwpServer() as server, QwpServer() as away:
+        old = Sender.from_conf(server.conf, sf_dir=tmp_path / "spool", auto_flush="off")
+        put(old, 0)
+        old.wait()
+        slot.unlink()
+        slot.symlink_to(tmp_path / "2")
+        new = silent(away, tmp_path / "spool")
+        with pytest.raises(StorageError, match="is not the one that this process has locked"):
+            old.close()
+        new.close()
+    assert recovered(tmp_path / "spool") == [100, 101, 102]
+
+
+def test_21_a_group_that_directories_inherit_is_inherited_by_the_files_of_a_slot(tmp_path: Path) -> None:
+    """A drainer of another user is in that group (ours.md 21)."""
+    tmp_path.chmod(0o2770)
+    with Sender.from_conf(NOBODY, sf_dir=tmp_path / "spool", sf_group_access="on") as sender:
+        put(sender, 0)
+    for made in (tmp_path / "spool", tmp_path / "spool" / "default"):
+        assert made.stat().st_mode & 0o7777 == 0o2770

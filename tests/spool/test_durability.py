@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,34 @@ def test_per_03_opening_an_old_slot_syncs_what_is_there_and_every_directory_abov
     assert opened.store.synced_fsn == opened.store.published_fsn == 2
     opened.store.close()
     life.check()
+
+
+def test_24_a_directory_above_sf_dir_that_may_only_be_passed_is_said_and_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Passing(RecordingFiles):
+        number = errno.EACCES
+
+        def step(self, name: str, path: str, arguments: tuple[Any, ...], act: Callable[[], Any]) -> Any:
+            if name == "sync_directory" and os.path.normpath(path) == str(tmp_path):
+                raise StorageError(f"cannot sync the directory {path}", errno=self.number)
+            return super().step(name, path, arguments, act)
+
+    life = Life(tmp_path / "spool")
+    life.sf_dir.mkdir()
+    opened = life.open(Passing(), durability="flush")
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(
+        f"the directory above sf_dir, {tmp_path}, may not be read by this process, so it cannot sync"
+    )
+    life.append(opened.store, opened.symbols)
+    opened.store.sync()
+    assert opened.store.synced_fsn == 0
+    opened.store.close()
+    files = Passing()
+    files.number = errno.EIO
+    with pytest.raises(StorageError, match="cannot sync the directory"):
+        life.open(files, durability="flush")
 
 
 def test_per_03_opening_fails_when_what_was_found_cannot_be_synced(tmp_path: Path) -> None:

@@ -346,6 +346,30 @@ def test_fil_06_all_file_calls_go_through_the_files_layer() -> None:
     assert found == []
 
 
+def test_fil_01_still_named_and_real_path(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert files.real_path(str(tmp_path / "link" / ".." / "link")) == str(tmp_path / "folder")
+    with pytest.raises(StorageError, match="cannot look at") as caught:
+        files.real_path(str(tmp_path / "missing"))
+    assert caught.value.errno == errno.ENOENT
+    path = tmp_path / "link" / "data"
+    file = files.create(str(path))
+    assert files.still_named(file)
+    os.rename(tmp_path / "folder", tmp_path / "away")
+    assert not files.still_named(file)
+    (tmp_path / "folder").mkdir()
+    assert not files.still_named(file)
+    path.write_bytes(b"")
+    assert not files.still_named(file)
+    path.unlink()
+    os.link(tmp_path / "away" / "data", path)
+    assert files.still_named(file)
+    files.close(file)
+    with pytest.raises(StorageError, match="cannot look at"):
+        files.still_named(file)
+
+
 def test_fil_06_every_operation_can_be_recorded_failed_and_killed(tmp_path: Path) -> None:
     """The doubles see each public method, so one that is added without them fails here."""
     public = {name for name, value in vars(Files).items() if callable(value) and not name.startswith("_")}

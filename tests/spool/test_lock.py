@@ -71,7 +71,7 @@ def test_lck_01_acquire_makes_directory_and_files_and_ids_do_not_disturb_each_ot
 def test_lck_02_a_second_process_is_named_and_its_pid_file_stays(tmp_path: Path) -> None:
     slot = tmp_path / "s"
     child = _start_holder(slot)
-    with pytest.raises(SlotBusyError, match=rf"{slot} is in use \[holder=pid={child.pid}\]"):
+    with pytest.raises(SlotBusyError, match=rf"slot already in use: {slot} \[holder=pid={child.pid}\]"):
         SlotLock.acquire(Files(), str(slot))
     assert (slot / ".lock.pid").read_text() == f"{child.pid}\n"
     child.communicate("")

@@ -177,7 +177,7 @@ def test_invariant_28_the_official_client_and_we_exclude_each_other(tmp_path: Pa
     held.release()
     theirs = questdb.Sender.from_conf(conf)
     theirs.establish()
-    with pytest.raises(SlotBusyError, match="is in use"):
+    with pytest.raises(SlotBusyError, match="slot already in use"):
         open_slot(Files(), str(tmp_path), ID)
     theirs.close(flush=False)
     recover(tmp_path)

@@ -149,7 +149,13 @@ class _Slot:
         if self._adopted is None:
             raise StorageError(f"the slot {self.path} is not held")
         setup = self._setup
-        kept = DeadLetters(setup.files, setup.sf_dir, self._name, setup.dead_letter_nbytes_max)
+        kept = DeadLetters(
+            setup.files,
+            setup.sf_dir,
+            self._name,
+            setup.dead_letter_nbytes_max,
+            check_slot=self._adopted.lock.check,
+        )
         save_letter(kept, self, self._adopted.symbols, refusal)
 
     def leave(self) -> None:
@@ -161,7 +167,8 @@ class _Slot:
     def write(self, write: Callable[[Files, str, str], None], text: str) -> None:
         """Writes one of the notes under the slot's lock.  Raises SlotBusyError when that is taken, StorageError."""
         files = self._setup.files
-        if self.held:
+        if self._adopted is not None:
+            self._adopted.lock.check()
             write(files, self.path, text)
             return
         lock = SlotLock.acquire(files, self.path, make=False)

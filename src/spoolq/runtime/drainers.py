@@ -198,24 +198,26 @@ def drain_setup(
 
 
 def start_drainers(
-    config: SenderConfig, policies: Mapping[str, str], tls: TlsOptions | None, clock: Clock
+    config: SenderConfig, sf_dir: str | None, policies: Mapping[str, str], tls: TlsOptions | None, clock: Clock
 ) -> Drainers | None:
     """Looks for orphaned slots beside the sender's own and begins to drain them; None when that is not asked for.
+
+    ``sf_dir`` is the resolved one (`runtime.storage`), None in memory.
 
     Raises what starting a thread raises; nothing is left running then.
     """
     if not config.drain_orphans:
         return None
-    if config.sf_dir is None:
+    if sf_dir is None:
         _LOG.warning("drain_orphans is ignored: without sf_dir there is no directory to look in")
         return None
     if not config.max_background_drainers:
         return None
-    setup = drain_setup(config, config.sf_dir, policies, tls, clock)
+    setup = drain_setup(config, sf_dir, policies, tls, clock)
     drainers = Drainers(
         lambda name: Drainer(name, setup, clock, Random()), workers_max=config.max_background_drainers, clock=clock
     )
-    _submit_all(drainers, find_orphans(setup.files, config.sf_dir, config.sender_id))
+    _submit_all(drainers, find_orphans(setup.files, sf_dir, config.sender_id))
     return drainers
 
 

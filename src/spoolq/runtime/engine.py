@@ -18,7 +18,6 @@ Opening undoes every step that was made when a later one fails.  A terminal erro
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -227,7 +226,7 @@ class Engine:
         if self.config.drain_orphans:
             from spoolq.runtime.drainers import start_drainers
 
-            self.drainers = start_drainers(self.config, self._policies, self._tls, self._clock)
+            self.drainers = start_drainers(self.config, self.storage.sf_dir, self._policies, self._tls, self._clock)
 
     def _undo(self) -> None:
         steps = Steps()
@@ -712,7 +711,7 @@ class Engine:
         with self._close_lock:
             self._io_left = self._thread is not None and not self._io_ended
         if self._io_left:
-            slot = self.config.sf_dir and os.path.join(self.config.sf_dir, self.config.sender_id)
+            slot = self.storage.slot
             _LOG.warning(
                 "close(): the I/O thread did not end within %g s, it waits for a token provider or for the disk; its "
                 "socket and memory%s are freed when it ends",

@@ -28,7 +28,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -124,10 +124,22 @@ def parse(path: str, data: bytes) -> tuple[DeadLetter, bytes]:
 
 
 class DeadLetters:
-    """The dead letters of the sender ``sender_id`` below ``sf_dir``; nothing is opened or made before `save`."""
+    """The dead letters of the sender ``sender_id`` below ``sf_dir``; nothing is opened or made before `save`.
 
-    def __init__(self, files: Files, sf_dir: str, sender_id: str, nbytes_max: int) -> None:
+    ``check_slot`` is the `SlotLock.check` of who saves: what is half-made here may be another sender's else.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        sf_dir: str,
+        sender_id: str,
+        nbytes_max: int,
+        *,
+        check_slot: Callable[[], None] = lambda: None,
+    ) -> None:
         self._files = files
+        self.check_slot = check_slot
         self._sf_dir = sf_dir
         self.directory = os.path.join(sf_dir, sender_id + SUFFIX)
         self.nbytes_max = nbytes_max
@@ -149,6 +161,7 @@ class DeadLetters:
         ``symbols``: the dictionary of the log that the frame is in.  Raises StorageError, and then nothing is
         left, unless removing it failed as well: the frame must stay where it is.
         """
+        self.check_slot()
         kept = _standing_alone(frame, fsn, symbols)
         names = self._prepare()
         while f"{time_micros:016d}-{fsn:016x}.qwp" in names:  # the clock was set back: never replace a letter

@@ -25,6 +25,9 @@ A rotation that failed once its record was being written freezes the active segm
 name the new base already, so no frame may follow in the old one.  Each append then tries the rotation
 again and raises its error; nothing is lost meanwhile.
 
+A store whose directory was moved, removed or replaced (`SlotLock.check`) touches nothing there: it makes no segment,
+removes none, and `close` says so.
+
 Descriptors: lock, manifest, watermark, symbols, active, spare or sealed, reader, a directory being synced.
 Mappings: active, spare, and at most two sealed ones that runs still read; then runs are copies.
 """
@@ -45,7 +48,7 @@ from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.spool import segment_layout as layout
 from spoolq.spool.chores import RETRY_MILLIS, Chore, Chores
-from spoolq.spool.files import Files
+from spoolq.spool.files import FORBIDDEN, Files
 from spoolq.spool.sealed_reader import SealedReader
 from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
 from spoolq.spool.segment_file import SegmentFile, StoredSegment, store_again
@@ -96,7 +99,7 @@ class DiskStore(Appender):
         self._pinned: list[Segment] = []  # closed, and a run still reads in its mapping
         self._unsynced: SegmentFile | None = None  # promoted, its header and the manifest not synced yet
         self._allocated = sum(segment.nbytes for segment in slot.segments)
-        self._reader = SealedReader(files)
+        self._reader = SealedReader(files, slot.lock)
         self._trimmer = Trimmer(files, slot, self._reader)
         self._staging: Memory | None = None
         self._dirty_nbytes = 0  # behind the last frame, left by an append that failed
@@ -388,6 +391,10 @@ class DiskStore(Appender):
             self._make_spare()
         return self._rotate()
 
+    def check_slot(self) -> None:
+        """Raises StorageError when the slot's path leads somewhere else by now: see `SlotLock.check`."""
+        self._slot.lock.check()
+
     def stats(self) -> StoreStats:
         """A snapshot."""
         commit = self._commit
@@ -446,6 +453,7 @@ class DiskStore(Appender):
         return self._blocked and not self._sealed and self.acked_fsn >= self.published_fsn
 
     def _make_spare(self) -> bool:
+        self._slot.lock.check()
         with self._lock:
             base = self._active_file.frames.end_fsn  # a guess; rewritten at promotion
             name = segment_name(self._slot.next_generation)
@@ -595,6 +603,7 @@ class DiskStore(Appender):
         for segment in sealed:
             file = self._files.open(segment.path)
             try:
+                self._slot.lock.check()  # else it is a file of somebody else
                 if again:
                     store_again(self._files, file, 0, segment.append_offset)
                 self._files.sync(file)
@@ -610,9 +619,23 @@ class DiskStore(Appender):
         self._sync_active()
         self._slot.manifest.renew()
         self._files.sync_directory(self._slot.directory)
-        for above in (os.pardir, os.path.join(os.pardir, os.pardir)):  # the names of the slot and of sf_dir
-            self._files.sync_directory(os.path.join(self._slot.directory, above))
+        sf_dir = os.path.join(self._slot.directory, os.pardir)  # holds the name of the slot
+        self._files.sync_directory(sf_dir)
+        self._sync_name(os.path.join(sf_dir, os.pardir))
         self._commit.synced_fsn = self.synced_fsn = self.published_fsn
+
+    def _sync_name(self, above: str) -> None:
+        """The name of sf_dir in the directory above it; who only may pass that one cannot sync it."""
+        try:
+            self._files.sync_directory(above)
+        except StorageError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            _LOG.warning(
+                "the directory above sf_dir, %s, may not be read by this process, so it cannot sync the name of sf_dir "
+                "there: right after somebody else made sf_dir a power cut could still take it away, until a 'sync'",
+                os.path.normpath(above),
+            )
 
     def _sync_chores(self, durability: Durability, interval_millis: int) -> list[Chore]:
         retry_millis = min(interval_millis, RETRY_MILLIS)
@@ -696,11 +719,13 @@ class DiskStore(Appender):
 
     def _remove_all(self) -> None:
         if self._spare is not None:  # first: it may have the base of the active one, and would pass for it
+            self._slot.lock.check()
             self._files.unlink(self._spare.file.path)
-        remove_drained(self._files, self._slot.directory)
+        remove_drained(self._files, self._slot.directory, self._slot.lock)
 
     def _leave(self) -> None:
         """What stays is to be delivered by the next who opens the slot."""
+        self._slot.lock.check()  # else nobody will find it there
         if self.acked_fsn > self._watermark_fsn:
             self._store_watermark()
         self._trimmer.remove_leftover()

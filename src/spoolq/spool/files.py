@@ -27,7 +27,7 @@ import os
 import stat as stat_module
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
@@ -54,6 +54,7 @@ OPERATIONS: Final = (
     "sync",
     "sync_all",
     "sync_directory",
+    "sync_system",
     "map",
     "unmap",
     "store",
@@ -64,12 +65,16 @@ OPERATIONS: Final = (
     "names",
     "names_if_there",
     "stat",
+    "still_named",
+    "real_path",
     "make_directory",
     "lock",
     "unlock",
 )
 
 _UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+#: The ``errno`` of what this process may not do.
+FORBIDDEN: Final = (errno.EACCES, errno.EPERM)
 _ADVICE: Final = {
     errno.ENOSPC: "free space on that filesystem, or lower sf_max_total_bytes",
     errno.EDQUOT: "the disk quota is used up: free space, or raise it",
@@ -265,6 +270,14 @@ class Files:
             finally:
                 os.close(fd)
 
+    def sync_system(self, path: str) -> None:
+        """All that the system has not written yet is durable when this returns (sync(2); begun only, on macOS).
+
+        For the name of ``path`` in a directory that this process may pass and not list, so not sync.
+        """
+        with _naming("sync the system for", path):
+            os.sync()
+
     # --- mappings ---------------------------------------------------------------------------------
 
     def map(self, file: File, nbytes: int) -> Mapping:
@@ -334,6 +347,21 @@ class Files:
             return Stat("directory", found.st_size)
         return Stat("link" if stat_module.S_ISLNK(found.st_mode) else "other", found.st_size)
 
+    def still_named(self, file: File) -> bool:
+        """Whether the name that ``file`` was opened by still leads to it, and not to another file or to none."""
+        with _naming("look at", file.path):
+            ours = os.fstat(file.fd)
+            try:
+                found = os.lstat(file.path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino)
+
+    def real_path(self, path: str) -> str:
+        """The absolute path without links of something that is there."""
+        with _naming("look at", path):
+            return os.path.realpath(path, strict=True)
+
     def make_directory(self, path: str) -> bool:
         """Makes one directory; False when it was there.  The one above must exist."""
         with _naming("make the directory", path):
@@ -350,7 +378,10 @@ class Files:
                     filename=path,
                 ) from None
             if self._group_access:
-                os.chmod(path, self._directory_mode)  # whatever the umask took away
+                mode = stat_module.S_IMODE(os.stat(path).st_mode)
+                if mode & 0o777 != self._directory_mode:  # the umask took something away
+                    # The bit that makes files inherit the group stays: it is how another user's files are ours.
+                    os.chmod(path, self._directory_mode | mode & stat_module.S_ISGID)
         return True
 
     # --- lock -------------------------------------------------------------------------------------
@@ -393,6 +424,21 @@ class Files:
                 os.close(fd)
                 raise
         return File(fd, path)
+
+
+def take_back(files: Files, file: File) -> None:
+    """Closes a file that was made just now and removes it, unless its name leads to another one by now.
+
+    Both are tried whatever fails; then the first error is raised.
+    """
+    ours = True
+    with suppress(StorageError):
+        ours = files.still_named(file)  # the directory may have been replaced meanwhile, by another sender's
+    try:
+        files.close(file)
+    finally:
+        if ours:
+            files.unlink(file.path)
 
 
 def _check_range(path: str, offset: int, nbytes: int) -> None:

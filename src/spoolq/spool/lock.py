@@ -5,6 +5,8 @@ is never removed: a lock belongs to the inode.  ``.lock.pid`` beside it says who
 after each success, best effort, and only ever quoted.
 
 - `SlotLock.acquire`: makes the slot's directory when needed.  Before any other file of the slot.
+- `SlotLock.check`: before a name in the slot is made, removed or opened.  The lock is on a file, everything else
+  goes by path; the directory may have been moved, removed and made anew, or covered by a mount meanwhile.
 - `SlotLock.release`: last, on every path; a second call does nothing.
 - `logical_lock`: the same on ``<sf_dir>/.slot-locks/<sender_id>.lock``.  Taken before the slot's own, and
   only to set a slot aside or to adopt one (ours.md 15g); released when that is done.
@@ -52,19 +54,35 @@ class SlotLock:
 
         Raises SlotBusyError at once when somebody holds it, StorageError when the files cannot be used.
         """
-        if make:
-            files.make_directory(slot)
-        return cls._acquire(files, slot, os.path.join(slot, NAME), os.path.join(slot, PID_NAME), place)
+        path, pid_path = os.path.join(slot, NAME), os.path.join(slot, PID_NAME)
+        return cls._acquire(files, slot, path, pid_path, place, directory=slot if make else None)
 
     @classmethod
-    def _acquire(cls, files: Files, slot: str, path: str, pid_path: str, place: str = "") -> SlotLock:
-        file = files.open_or_create(path)
-        try:
-            if not files.lock(file):
-                raise SlotBusyError(_busy_text(files, slot, path, pid_path))
-        except BaseException:
+    def _acquire(
+        cls, files: Files, slot: str, path: str, pid_path: str, place: str = "", *, directory: str | None
+    ) -> SlotLock:
+        """The lock on the file that ``path`` leads to when it is taken, ``directory`` made where it is missing.
+
+        Between opening and locking the slot may be set aside and another one take its name: then once more.
+        """
+        for _ in range(limits.LOCK_TRIES_MAX):
+            if directory is not None:
+                files.make_directory(directory)
+            file = files.open_or_create(path)
+            try:
+                if not files.lock(file):
+                    raise SlotBusyError(_busy_text(files, slot, path, pid_path))
+                if files.still_named(file):
+                    break
+            except BaseException:
+                files.close(file)
+                raise
             files.close(file)
-            raise
+        else:
+            raise SlotBusyError(
+                f"slot already in use: {path} was replaced {limits.LOCK_TRIES_MAX} times while it was being locked; "
+                "look for what removes or moves the slot"
+            )
         lock = cls(files, file, place or f"at {_place()}")
         with _held_guard:
             _held.add(lock)
@@ -76,6 +94,22 @@ class SlotLock:
     def held(self) -> bool:
         """Whether `release` was not called yet, and this is not a forked child."""
         return self._file is not None
+
+    def check(self) -> None:
+        """Raises StorageError when the lock's path does not lead to the file that is locked any more.
+
+        Then whatever is under the slot's path may be another sender's.
+        """
+        file = self._file
+        if file is None or not self._files.still_named(file):
+            slot = os.path.dirname(self.path)
+            raise StorageError(
+                f"the slot {slot} is not the one that this process has locked: {self.path} was removed or replaced, or "
+                "the directory was moved, removed or covered by a mount; what is there now is left untouched.  Frames "
+                "that were not acknowledged are where the directory was moved to; put it back, or close this sender "
+                "and open a new one",
+                filename=self.path,
+            )
 
     def release(self) -> None:
         """Unlocks and closes.  When the unlock fails the close still ends the lock."""
@@ -99,9 +133,8 @@ class SlotLock:
 def logical_lock(files: Files, sf_dir: str, sender_id: str) -> SlotLock:
     """Takes the lock that serialises setting aside and adoption of one slot.  Errors as `SlotLock.acquire`."""
     directory = os.path.join(sf_dir, LOGICAL_DIRECTORY)
-    files.make_directory(directory)
     path = os.path.join(directory, f"{sender_id}.lock")
-    return SlotLock._acquire(files, os.path.join(sf_dir, sender_id), path, f"{path}.pid")
+    return SlotLock._acquire(files, os.path.join(sf_dir, sender_id), path, f"{path}.pid", directory=directory)
 
 
 def holder(files: Files, pid_path: str) -> str:
@@ -130,7 +163,7 @@ def _write_pid(files: Files, pid_path: str) -> None:
 
 
 def _busy_text(files: Files, slot: str, path: str, pid_path: str) -> str:
-    found = f"the slot {slot} is in use [holder=pid={holder(files, pid_path)}]"
+    found = f"slot already in use: {slot} [holder=pid={holder(files, pid_path)}]"  # behaviour.md 2.1
     real = os.path.realpath(path)  # sf_dir may be a link
     with _held_guard:
         ours = [lock for lock in _held if lock.held and os.path.realpath(lock.path) == real]

@@ -16,7 +16,7 @@ from typing import Final
 
 from spoolq import limits
 from spoolq.spool import records
-from spoolq.spool.files import Files
+from spoolq.spool.files import Files, take_back
 from spoolq.spool.records import RecordFile
 
 NAME: Final = "sf-manifest.bin"
@@ -102,10 +102,7 @@ class Manifest:
             files.sync_directory(slot)
             made._durable = True
         except BaseException:
-            try:
-                files.close(file)
-            finally:
-                files.unlink(path)
+            take_back(files, file)
             raise
         return made
 

@@ -111,6 +111,7 @@ def carry_out(files: Files, plan: SlotPlan, lock: SlotLock) -> OpenedSlot:
         raise SlotUnreplayableError(f"the slot {plan.slot} cannot be sent: {plan.reason}", reason=plan.reason)
     opened = OpenedSlot(plan.slot, lock, next_number=plan.next_number)
     try:
+        lock.check()
         work = _Work(files, plan)
         if plan.verdict == "fresh":
             work.start_anew()
@@ -359,6 +360,7 @@ def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
         if plan.verdict != "unreplayable":  # somebody mended it meanwhile
             return locked.keep(carry_out(files, plan, locked.lock))
         target = _aside_name(files, slot)
+        locked.lock.check()
         write_failed(files, slot, f"unreplayable: {plan.reason}\n")
         files.rename(slot, target)
         files.sync_directory(sf_dir)

@@ -40,7 +40,7 @@ class ReplayStore:
         self._files = files
         self._slot = slot
         self._segments = list(slot.segments)  # the active one last; it is never trimmed
-        self._reader = SealedReader(files)
+        self._reader = SealedReader(files, slot.lock)
         self._trimmer = Trimmer(files, slot, self._reader)
         self._may_trim = may_trim
         self._closed = False
@@ -133,11 +133,12 @@ class ReplayStore:
         self._trimmer.collapse(self._settled_fsn)
 
     def _remove_all(self) -> None:
-        remove_drained(self._files, self._slot.directory)
+        remove_drained(self._files, self._slot.directory, self._slot.lock)
         remove_last_error(self._files, self._slot.directory)
 
     def _leave(self) -> None:
         """What stays is for the next who opens the slot."""
+        self._slot.lock.check()  # else nobody will find it there
         if self._settled_fsn > self._watermark_fsn:
             self._store_watermark()
         self._trimmer.remove_leftover()

@@ -4,6 +4,8 @@ However long the backlog, one descriptor and one buffer a run are all it takes. 
 in order, so the place behind the last run is kept; any other place is found by walking the lengths
 from the segment's start, once.
 
+A file is opened by its path, behind which `SlotLock.check` tells that it is one of this slot.
+
 Used by the I/O thread (`run`) and the keeper (`forget`, when a file is removed); guarded by its own lock.
 """
 
@@ -16,6 +18,7 @@ from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool import segment_layout as layout
 from spoolq.spool.files import File, Files
+from spoolq.spool.lock import SlotLock
 from spoolq.spool.segment import Run, walk
 from spoolq.spool.segment_file import StoredSegment
 
@@ -25,8 +28,9 @@ _WALK_BYTES: Final = 256 << 10
 class SealedReader:
     """Keeps one file open and one place in it."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, lock: SlotLock) -> None:
         self._files = files
+        self._slot_lock = lock
         self._lock = threading.Lock()
         self._file: File | None = None
         self._fsn = -1  # the frame that starts at `_offset` of `_file`
@@ -67,6 +71,11 @@ class SealedReader:
             self._close()
             self._file = self._files.open(segment.path, write=False)
             self._fsn, self._offset = segment.base, limits.SEGMENT_HEADER_BYTES
+            try:
+                self._slot_lock.check()  # else these are the frames of somebody else
+            except BaseException:
+                self._close()
+                raise
 
     def _seek(self, segment: StoredSegment, fsn: int) -> None:
         """Walks to the frame ``fsn``, from where the last run ended when that is on the way."""

@@ -27,7 +27,7 @@ from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool import segment_layout as layout
 from spoolq.spool.crc import crc32c
-from spoolq.spool.files import File, Files
+from spoolq.spool.files import File, Files, take_back
 from spoolq.spool.mapping import Mapping
 from spoolq.spool.segment import Memory, Room, Segment
 from spoolq.spool.syncing import Proof
@@ -82,9 +82,7 @@ class SegmentFile:
             return cls._mapped(files, file, nbytes, base, None)
         except BaseException:
             with suppress(StorageError):
-                files.close(file)
-            with suppress(StorageError):
-                files.unlink(path)
+                take_back(files, file)
             raise
 
     @classmethod

@@ -1,7 +1,8 @@
 """A slot that is open for appends: its files.  How a fresh one begins and a drained one ends.
 
 `LiveSlot` is what `DiskStore` takes over: from `fresh_slot` here, or from `recovery`.  The lock is held
-already, and released last by `LiveSlot.close`.
+already, and released last by `LiveSlot.close`.  Whoever makes, removes or opens a file by its path asks
+`SlotLock.check` first: the path may lead to another sender's slot by now.
 
 Order of a fresh start (slot.md 4) in a directory that recovery found empty or cleared, and what a kill
 behind each step leaves:
@@ -134,6 +135,7 @@ def fresh_slot(
         with suppress(StorageError):
             do_all(opened)
         with suppress(StorageError):  # what cannot be removed is a slot that starts fresh again
+            lock.check()
             for path in (os.path.join(directory, leftover) for leftover in made):
                 if files.stat(path) is not None:
                     files.unlink(path)
@@ -141,17 +143,19 @@ def fresh_slot(
     return LiveSlot(directory, lock, manifest, mark, log, [stored], -1, next_generation + 1)
 
 
-def remove_drained(files: Files, directory: str) -> None:
+def remove_drained(files: Files, directory: str, lock: SlotLock) -> None:
     """Removes what a drained slot holds; its manifest must be collapsed (head = active) already.
 
-    Stops at the first segment that cannot be removed: the slot is still a drained one then.
+    Stops at the first segment that cannot be removed: the slot is still a drained one then.  Raises StorageError.
     """
     names = files.names(directory)
     for name in removal_order(names):
+        lock.check()
         files.unlink(os.path.join(directory, name))
     files.sync_directory(directory)
     for name in (watermark.NAME, symbol_log.NAME, manifest_file.NAME):
         if name in names:
+            lock.check()
             files.unlink(os.path.join(directory, name))
     files.sync_directory(directory)
 

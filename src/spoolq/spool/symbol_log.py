@@ -32,7 +32,7 @@ from spoolq.columns.symbols import SymbolTable
 from spoolq.columns.varint import varint
 from spoolq.errors import StorageError, SymbolDictionaryFull
 from spoolq.spool.crc import crc32c
-from spoolq.spool.files import File, Files
+from spoolq.spool.files import File, Files, take_back
 from spoolq.spool.syncing import Proof
 
 NAME: Final = ".symbol-dict"
@@ -224,10 +224,7 @@ class SymbolLog:
         try:
             files.write(file, 0, HEADER)
         except BaseException:
-            try:
-                files.close(file)
-            finally:
-                files.unlink(path)
+            take_back(files, file)
             raise
         return cls(files, file, 0, len(HEADER))
 

@@ -33,12 +33,14 @@ class Trimmer:
 
     def make_watermark_durable(self, acked_fsn: int) -> None:
         """After this no power cut makes a frame up to ``acked_fsn`` wait again.  Raises StorageError."""
+        self._slot.lock.check()
         self._slot.watermark.write(acked_fsn)
         self._slot.watermark.sync()
         self._files.sync_directory(self._slot.directory)
 
     def collapse(self, acked_fsn: int) -> None:
         """The slot says that all of it is settled; from here on its segments may go.  Raises StorageError."""
+        self._slot.lock.check()
         if acked_fsn >= 0:
             self.make_watermark_durable(acked_fsn)
         active = self._slot.manifest.boundaries.active
@@ -51,6 +53,7 @@ class Trimmer:
             while self.leftover:
                 segment = self.leftover[0]
                 self._reader.forget(segment.path)
+                self._slot.lock.check()
                 self._files.unlink(segment.path)
                 del self.leftover[0]
                 self.removed_nbytes += segment.nbytes
