@@ -40,7 +40,6 @@ class Trimmer:
 
     def collapse(self, acked_fsn: int) -> None:
         """The slot says that all of it is settled; from here on its segments may go.  Raises StorageError."""
-        self._slot.lock.check()
         if acked_fsn >= 0:
             self.make_watermark_durable(acked_fsn)
         active = self._slot.manifest.boundaries.active
