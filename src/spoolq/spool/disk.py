@@ -65,7 +65,7 @@ _FULL_LOG_MILLIS: Final = 30_000  # behaviour.md, MGR-06
 
 def _give_back(files: Files, slot: LiveSlot) -> None:
     is_new = len(slot.segments) == 1 and not slot.next_fsn
-    slot.close(remove=(lambda: remove_drained(files, slot.directory)) if is_new else None)
+    slot.close(remove=(lambda: remove_drained(files, slot.directory, slot.lock)) if is_new else None)
 
 
 class DiskStore(Appender):
