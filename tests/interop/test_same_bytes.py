@@ -42,7 +42,7 @@ def differs_by(peer: RecordingPeer, batches: Batches) -> frozenset[Rule]:
     return explain(batches, official(peer, batches), ours(batches))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_messages_are_equal_or_one_rule_says_why(peer: RecordingPeer, capsys: pytest.CaptureFixture[str]) -> None:
     table: Counter[tuple[str, str]] = Counter()
     distinct: set[str] = set()
