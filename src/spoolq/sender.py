@@ -58,6 +58,8 @@ class Sender:
     ``drop`` keeps the frame as a dead letter beside the slot (`dead_letters`, `requeue`), counts it as
     acknowledged and goes on; it needs ``sf_dir``.  Where no letter can be made the sender stops instead.
 
+    In a forked child every call on an inherited sender raises ForkedError; `repr` and `bool` do not.
+
     Raises ConfigError before anything is touched; ConnectError and below when the first connect
     fails (modes OFF and SYNC).
     """
@@ -209,9 +211,15 @@ class Sender:
         """A writer bound to one table and its columns."""
         return TableWriter(self, name, tuple(symbols), tuple(columns))
 
+    @property
+    def _here(self) -> Engine:
+        """The engine.  Raises ForkedError in a forked child: what it says there is the parent's of that moment."""
+        self._engine.check_process()
+        return self._engine
+
     def __len__(self) -> int:
         """Rows buffered and not yet published."""
-        return len(self._engine.rows)
+        return len(self._here.rows)
 
     def __bool__(self) -> bool:
         """True: a sender without buffered rows is still a sender."""
@@ -281,23 +289,26 @@ class Sender:
 
     # -- watermarks --------------------------------------------------------------------------------
     def published_fsn(self) -> int | None:
-        """Newest published frame; None before the first.  Never raises."""
-        return _fsn(self._engine.store.published_fsn)
+        """Newest published frame; None before the first.  Never raises but ForkedError."""
+        return _fsn(self._here.store.published_fsn)
 
     def ok_fsn(self) -> int | None:
-        """Newest frame a server has committed to its WAL; None before the first.  Never raises."""
-        return _fsn(self._engine.ok_fsn)
+        """Newest frame a server has committed to its WAL; None before the first.  Never raises but ForkedError."""
+        return _fsn(self._here.ok_fsn)
 
     def acked_fsn(self) -> int | None:
         """Newest frame that is the server's for good: committed, or durable with ``request_durable_ack``.
 
-        None before the first.  Never raises.
+        None before the first.  Never raises but ForkedError.
         """
-        return _fsn(self._engine.store.acked_fsn)
+        return _fsn(self._here.store.acked_fsn)
 
     def synced_fsn(self) -> int | None:
-        """Newest frame that survives a power cut; None while there is none, always with ``memory``.  Never raises."""
-        return _fsn(self._engine.store.synced_fsn)
+        """Newest frame that survives a power cut; None while there is none, always with ``memory``.
+
+        Never raises but ForkedError.
+        """
+        return _fsn(self._here.store.synced_fsn)
 
     def await_synced_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
         """Waits until frame ``fsn`` survives a power cut; False when the time ran out first.
@@ -321,24 +332,24 @@ class Sender:
     @property
     def was_ever_connected(self) -> bool:
         """Whether an upgrade was ever complete."""
-        return self._engine.machine.was_ever_connected
+        return self._here.machine.was_ever_connected
 
     @property
     def must_close(self) -> bool:
         """True once a terminal error is latched: the sender will not send any more."""
-        return self._engine.progress.error is not None
+        return self._here.progress.error is not None
 
     @property
     def recovery(self) -> RecoveryReport | None:
         """What opening the slot found and did; None for a queue in memory."""
-        return self._engine.storage.recovery
+        return self._here.storage.recovery
 
     def poll_error(self) -> ErrorEvent | None:
-        """The oldest error event that was not polled yet; independent of the handler.  Never raises."""
-        return self._engine.reports.poll_error()
+        """The oldest error event that was not polled yet; independent of the handler.  Never raises but ForkedError."""
+        return self._here.reports.poll_error()
 
     def stats(self) -> SenderStats:
-        """Counters and gauges of now.  Never raises."""
+        """Counters and gauges of now.  Never raises but ForkedError."""
         return self._engine.stats()
 
     def background_drainers(self) -> list[DrainerStatus]:
@@ -351,7 +362,7 @@ class Sender:
 
         Those of earlier senders on the slot too.  Raises ConfigError without ``sf_dir``, StorageError.
         """
-        return self._engine.letters.kept.letters()
+        return self._here.letters.kept.letters()
 
     def requeue(self, letter: DeadLetter) -> int:
         """Puts a dead letter's frame back into the queue, behind what is buffered and published; its FSN.
@@ -396,7 +407,7 @@ class Sender:
     # -- names of the official client that mean something else here, or nothing (ours.md 35) ----------
     def establish(self) -> None:
         """Does nothing: the constructor has connected, or begun to.  Raises ClosedError behind `close`."""
-        self._engine.check_open()
+        self._here.check_open()
 
     def close_drain(self) -> None:
         """`close`, which drains."""

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from spoolq import Sender, TimestampMicros
-from spoolq.errors import ForkedError
+from spoolq.errors import ForkedError, StorageError
 from spoolq.testing import QwpServer, Reject, Script
+from tests.spool.files_double import WatchedFiles
 
 from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python, python_file
 
@@ -301,11 +304,29 @@ def _every_call_raises(sender: Sender) -> None:
         sender.wait,
         sender.drain,
         lambda: sender.await_acked_fsn(0, 0),
+        lambda: sender.await_ok_fsn(0, 0),
+        lambda: len(sender),
+        sender.published_fsn,
+        sender.ok_fsn,
+        sender.acked_fsn,
+        sender.synced_fsn,
+        lambda: sender.was_ever_connected,
+        lambda: sender.must_close,
+        lambda: sender.recovery,
+        sender.poll_error,
         sender.stats,
+        sender.background_drainers,
+        sender.dead_letters,
+        lambda: sender.requeue(None),  # type: ignore[arg-type]
+        sender.skip_head_frame,
+        sender.establish,
+        sender.close_drain,
         sender.close,
     ):
         with pytest.raises(ForkedError, match="parent"):
             call()
+    assert repr(sender).endswith(" of the parent process>")
+    assert sender
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -359,6 +380,110 @@ def test_FRK_03_a_child_opens_a_sender_of_its_own_and_holds_nothing_of_the_paren
         assert _in_child(check) == ""
         publish(sender, 2)
     assert numbers(server) == [0, 1, 2]
+
+
+def _held_of(folder: Path) -> list[str]:
+    """The descriptors and the mappings of this process that are of files below ``folder``."""
+    held = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            held.append(os.readlink(f"/proc/self/fd/{number}"))
+    with open("/proc/self/maps") as maps:
+        held += [line.split(maxsplit=5)[-1].strip() for line in maps]
+    return [path for path in held if path.startswith(str(folder))]
+
+
+def _fill(sender: Sender) -> None:
+    """Some sealed segments, of which one is being read, a spare and an active one."""
+    for number in range(30):
+        publish(sender, number)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("acked", [True, False])
+def test_frk_03_a_child_keeps_no_file_and_no_mapping_of_a_slot(server: QwpServer, tmp_path: Path, acked: bool) -> None:
+    """What the parent removes gives its blocks back at once, however long the child lives."""
+    if not acked:
+        server.hold_acks()
+    with open_sender(server, f"sf_dir={tmp_path};sf_max_segment_bytes=300;sf_max_total_bytes=1m;") as sender:
+        _fill(sender)
+        assert _held_of(tmp_path), "the parent's own"
+
+        def check() -> None:
+            assert _held_of(tmp_path) == []
+            _every_call_raises(sender)
+            with open_sender(server, f"sf_dir={tmp_path};sender_id=own;close_flush_timeout_millis=0;") as own:
+                publish(own, 100)
+                assert _held_of(tmp_path)
+
+        assert _in_child(check) == ""
+        server.release_acks()
+        sender.wait()
+        publish(sender, 30)
+    assert [number for number in numbers(server) if number < 100] == list(range(31))
+    assert sorted(os.listdir(tmp_path / "default")) == [".lock", ".lock.pid"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_frk_03_a_child_keeps_nothing_of_a_slot_that_is_drained(server: QwpServer, tmp_path: Path) -> None:
+    offline = "initial_connect_retry=async;close_flush_timeout_millis=0;"
+    with open_sender("ws::addr=127.0.0.1:1;", f"sf_dir={tmp_path};sender_id=dead;{offline}") as dead:
+        _fill(dead)
+    server.hold_acks()
+    with open_sender(server, f"sf_dir={tmp_path};drain_orphans=on;"):
+        server.wait_for_rows("t", 30)
+        assert _in_child(lambda: _assert_nothing_of(tmp_path)) == ""
+        server.release_acks()
+    assert numbers(server) == list(range(30))
+
+
+def _assert_nothing_of(folder: Path) -> None:
+    assert _held_of(folder) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_frk_02_also_while_another_thread_closes(server: QwpServer, tmp_path: Path) -> None:
+    """Its close() would wait for a thread that is not there."""
+    server.hold_acks()
+    sender = open_sender(server, f"sf_dir={tmp_path};")
+    publish(sender, 0)
+    closing = Call(sender.close)
+    with sender._engine.progress._condition:
+        assert sender._engine.progress._condition.wait_for(lambda: sender._engine.progress.closing, 10)
+
+    def check() -> None:
+        _every_call_raises(sender)
+        _assert_nothing_of(tmp_path)
+
+    assert _in_child(check) == ""
+    server.release_acks()
+    closing.outcome()
+    assert numbers(server) == [0]
+    assert _in_child(sender.close) == "", "a sender that was closed before is closed there, too"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_frk_02_also_behind_a_close_that_kept_the_slot(
+    server: QwpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.hold_acks()
+    files = WatchedFiles()
+    monkeypatch.setattr("spoolq.spool.files.Files", lambda **_: files)
+    sender = open_sender(server, f"sf_dir={tmp_path};sf_durability=periodic;close_flush_timeout_millis=0;")
+    publish(sender, 0)
+    files.failing = lambda *_: True
+    with pytest.raises(StorageError):
+        sender.close()
+
+    def check() -> None:
+        with pytest.raises(ForkedError):
+            sender.close()
+        _assert_nothing_of(tmp_path)
+
+    assert _in_child(check) == ""
+    files.failing = lambda *_: False
+    sender.close()
+    assert "sf-manifest.bin" in os.listdir(tmp_path / "default")
 
 
 # --- ours.md 10: threads --------------------------------------------------------------------------------

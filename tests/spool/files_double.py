@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spoolq.spool.files import OPERATIONS, File, Files, _fail
+from spoolq.spool.files import OPERATIONS, File, Files, _closing, _fail
 from spoolq.spool.mapping_plain import Mapping
 
 #: Given back even when they report an error, and by the death of a process.
@@ -75,8 +75,8 @@ class SteppedFiles(UnsyncedFiles):
         """Gives back what a dead process held."""
         for mapping in self.open_mappings:
             mapping.close()
-        for fd in self.open_files:
-            os.close(fd)
+        for file in self.open_files.values():
+            os.close(_closing(file))
         self.open_files.clear()
         self.open_mappings.clear()
 

@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,85 @@ def test_fil_01_still_named_and_real_path(files: Files, tmp_path: Path) -> None:
     files.close(file)
     with pytest.raises(StorageError, match="cannot look at"):
         files.still_named(file)
+
+
+def _in_child(check: Callable[[], None]) -> str:
+    """What went wrong in a forked child; "" when nothing did."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        text = ""
+        try:
+            check()
+        except BaseException as error:
+            text = repr(error)
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as reader:
+        text = reader.read()
+    status = os.waitpid(pid, 0)[1]
+    return f"{status} {text}" if status or text else ""
+
+
+def test_frk_03_a_child_has_no_descriptor_of_ours_and_no_number_is_taken_from_others(
+    files: Files, tmp_path: Path
+) -> None:
+    path = tmp_path / "data"
+    file = files.create(str(path))
+    files.write(file, 0, b"the parent's")
+    gone = files.create(str(tmp_path / "gone"))
+    number = gone.fd
+    os.close(number)  # behind the back of `Files`; a pipe takes the number
+    ends = os.pipe()
+    assert number in ends
+
+    def check() -> None:
+        os.write(ends[1], b"x")
+        assert os.read(ends[0], 1) == b"x"
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        assert other == inherited
+        for call in (lambda: files.write(file, 0, b"the child's"), lambda: files.close(file)):
+            with pytest.raises(StorageError, match="Bad file descriptor"):
+                call()
+        assert os.pread(other, 100, 0) == b""
+
+    inherited = file.fd
+    assert _in_child(check) == ""
+    assert path.read_bytes() == b"the parent's"
+    files.close(file)
+    files_module._closing(gone)
+    for end in ends:
+        os.close(end)
+
+
+def test_frk_03_what_a_child_still_reads_and_writes_in_a_mapping_is_nobodys(files: Files, tmp_path: Path) -> None:
+    """A thread that forks may be in the middle of a frame; the child must neither die of that nor change the file."""
+    file = files.create(str(tmp_path / "data"))
+    files.reserve(file, 20_000)
+    mapping = files.map(file, 20_000)
+    files.store(file, mapping, 0, b"the parent's")
+    view: Any = memoryview(mapping) if mapping.direct else None  # type: ignore[arg-type]
+
+    def check() -> None:
+        assert live_mappings() == 0
+        if view is None:
+            with pytest.raises(StorageError, match="closed"):
+                files.store(file, mapping, 0, b"the child's")
+            return
+        assert bytes(view[:12]) == bytes(12)
+        view[:11] = b"the child's"
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+        view.release()
+        files.unmap(file, mapping)
+
+    assert _in_child(check) == ""
+    assert files.read(file, 0, 12) == b"the parent's"
+    if view is not None:
+        assert bytes(view[:12]) == b"the parent's"
+        view.release()
+    files.unmap(file, mapping)
+    files.close(file)
 
 
 def test_fil_06_every_operation_can_be_recorded_failed_and_killed(tmp_path: Path) -> None:

@@ -263,6 +263,7 @@ class Engine:
                 steps.run(self.store.close)
                 if not self.store.closed:  # nobody is left who could try again
                     steps.run(lambda: self.store.close(sync=False))
+                lifecycle.ended(self)
                 for error in steps.errors:
                     _LOG.error("freeing what %s left behind: %s", self.describe(), error)
 
@@ -377,7 +378,7 @@ class Engine:
                 if self._syncs_flushes:
                     self._sync(quick)
                 return quick
-        self._check_process()
+        self.check_process()
         if self._syncs_flushes:
             self._retry_sync()
         with self.rows:
@@ -398,7 +399,7 @@ class Engine:
 
     def skip_head_frame(self) -> DeadLetter:
         """See `Sender.skip_head_frame`."""
-        self._check_process()
+        self.check_process()
         with self.rows:
             self.check_open()
             error, thread = self.progress.error, self._thread
@@ -410,7 +411,7 @@ class Engine:
 
     def requeue(self, letter: DeadLetter) -> int:
         """See `Sender.requeue`."""
-        self._check_process()
+        self.check_process()
         with self.rows:
             self.check_open()
             if self.progress.error is not None:
@@ -440,7 +441,7 @@ class Engine:
 
     def await_synced(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits until ``fsn`` survives a power cut; the keeper syncs as soon as it is published."""
-        self._check_process()
+        self.check_process()
         store = self.store
         if store.synced_fsn >= fsn:
             return True
@@ -464,6 +465,7 @@ class Engine:
 
     def await_acked(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits for the watermark; see `Progress.wait_until`."""
+        self.check_process()
         self._hurry()
         return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
 
@@ -474,11 +476,13 @@ class Engine:
 
     def await_ok(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits until a server has committed ``fsn``; see `Progress.wait_until`."""
+        self.check_process()
         self._hurry()
         return self.progress.wait_until(lambda: self.ok_fsn >= fsn, timeout_millis)
 
     def await_all(self, stall_millis: int | None) -> None:
         """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
+        self.check_process()
         target = self.store.published_fsn
         self._hurry()
         while True:
@@ -502,7 +506,7 @@ class Engine:
 
     def stats(self) -> SenderStats:
         """A snapshot of every counter."""
-        self._check_process()  # a lock of the store may be held by a thread that is not here
+        self.check_process()  # a lock of the store may be held by a thread that is not here
         store, machine, loop, reports, keeper = self.store, self.machine, self.loop, self.reports, self.keeper
         spool, recovery = store.stats(), self.storage.recovery
         since = machine.outage_since_millis
@@ -552,12 +556,13 @@ class Engine:
 
     def background_drainers(self) -> list[DrainerStatus]:
         """A snapshot of each orphaned slot."""
-        self._check_process()
+        self.check_process()
         return [] if self.drainers is None else self.drainers.snapshot()
 
     def describe(self) -> str:
         """The sender in a few words, for logs and warnings."""
         state = "closed" if self.progress.closed else self.machine.state.value
+        state = "of the parent process" if self._is_forked else state
         return f"<Sender {self.config.scheme}::{','.join(self._names)} {state}>"
 
     # -- fork -------------------------------------------------------------------------------------
@@ -573,7 +578,8 @@ class Engine:
         if self.drainers is not None:
             self.drainers.forked()
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raises ForkedError in a forked child."""
         if self._is_forked:
             raise _forked_error()
 
@@ -588,7 +594,7 @@ class Engine:
         When the sync of what is not acknowledged fails (`Store.close`), the threads have ended, the slot and
         the buffered rows are still held, and another call tries that part again; with ``flush=False`` it gives up.
         """
-        self._check_process()
+        self.check_process()
         if self.rows.lock(blocking=False):  # raises when a conversion hook of this thread calls
             self.rows.unlock()
         with self._close_lock:
@@ -667,6 +673,8 @@ class Engine:
             if not self._store_kept:
                 steps.run(self.rows.clear)
         steps.run(self.progress.end)
+        if not (self._store_kept or self._io_left):
+            lifecycle.ended(self)
         self._close_ended.set()
 
     def _publish_rest(self, steps: Steps) -> None:
@@ -702,6 +710,7 @@ class Engine:
                 self._store_kept = not self.store.closed
                 if not self._store_kept:
                     self.rows.clear()
+                    lifecycle.ended(self)
 
     def _left_to_thread(self) -> bool:
         """Whether the I/O thread outlived the wait for it.

@@ -12,7 +12,8 @@ Fork (ours.md 32): a child has none of the threads, and it shares the sockets.  
 inherited sender raises ForkedError; its copies of the descriptors are closed without a word on the
 wire, so the parent goes on undisturbed.
 
-`watch` is called by an engine that has opened, `forget` by one that closes.
+`watch` is called by an engine that has opened, `forget` by one that begins to close, `ended` by one that has closed:
+in between a fork still finds its locks held and its descriptors open.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Open(Protocol):
 _FINALIZER_PRIORITY: Final = 20  # before the pools (15) and queues (-5) of the worker, which a handler may use
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
+_inheritable: weakref.WeakSet[Any] = weakref.WeakSet()  # those, and what is closing just now
 _fork_watched = False
 _exit_watched = False  # of this process
 
@@ -61,6 +63,7 @@ def watch(engine: Open) -> None:
         _watch_exit()
         _exit_watched = True
     _open.add(engine)
+    _inheritable.add(engine)
 
 
 def _watch_exit() -> None:
@@ -76,8 +79,13 @@ def _watch_exit() -> None:
 
 
 def forget(engine: Open) -> None:
-    """The engine closes by itself."""
+    """The engine closes by itself: the exit does not."""
     _open.discard(engine)
+
+
+def ended(engine: Open) -> None:
+    """The engine has nothing open any more: a fork need not look after it."""
+    _inheritable.discard(engine)
 
 
 def close_all() -> None:
@@ -103,6 +111,7 @@ def _say_not_closed(engine: Open) -> None:
 def _after_fork() -> None:
     global _exit_watched
     _exit_watched = False
-    for engine in list(_open):
-        _open.discard(engine)
+    for engine in list(_inheritable):
         engine.forked()
+    _open.clear()
+    _inheritable.clear()

@@ -5,6 +5,9 @@ The calls that can wait for a disk (map, sync, populate, unmap) run without the 
 (MADV_POPULATE_WRITE), so that a full disk is an error there and never a SIGBUS at a store.
 
 ``users`` counts buffers and calls under way; `close` with one of them left raises BufferError.
+
+A forked child puts zeros of its own in the place of each mapping (`let_go`): the file is not mapped there any more, and
+whoever still has an address in it reads and writes what nobody looks at.
 """
 
 import errno
@@ -42,6 +45,14 @@ cdef extern from *:
     #endif
     }
 
+    static int spoolq_let_go(void *start, size_t nbytes) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    #ifdef MAP_NORESERVE
+        flags |= MAP_NORESERVE;
+    #endif
+        return mmap(start, nbytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED;
+    }
+
     static int spoolq_reserve(int fd, int64_t nbytes) {
     #ifdef __linux__
         return fallocate(fd, 0, 0, nbytes) ? errno : 0;
@@ -53,6 +64,7 @@ cdef extern from *:
     """
     int spoolq_populate(void* start, size_t nbytes) nogil
     int spoolq_reserve(int fd, int64_t nbytes) nogil
+    int spoolq_let_go(void* start, size_t nbytes) nogil
 
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* address, size_t nbytes, int protection, int flags, int fd, int64_t offset)
@@ -68,7 +80,7 @@ cdef extern from "<unistd.h>" nogil:
     long sysconf(int name)
     int _SC_PAGESIZE
 
-cdef Py_ssize_t live = 0
+cdef dict regions = {}  # what is mapped: bytes by address
 cdef Py_ssize_t page_nbytes = sysconf(_SC_PAGESIZE)
 
 
@@ -82,7 +94,6 @@ cdef class Mapping:
     direct = True
 
     def __cinit__(self, int fd, Py_ssize_t nbytes):
-        global live
         cdef void* start
         if nbytes < 1:
             raise OSError(errno.EINVAL, "a mapping has at least one byte")
@@ -92,13 +103,12 @@ cdef class Mapping:
             raise _system_error(c_errno)
         self.start = <unsigned char*>start
         self.nbytes = nbytes
-        live += 1
+        regions[<size_t>start] = nbytes
 
     def __dealloc__(self):
-        global live
         if self.start != NULL:
+            regions.pop(<size_t>self.start, None)
             munmap(self.start, self.nbytes)
-            live -= 1
 
     @property
     def closed(self):
@@ -154,14 +164,13 @@ cdef class Mapping:
             raise _system_error(c_errno)
 
     def close(self):
-        global live
         cdef unsigned char* start = self.start
         if start == NULL:
             return
         if self.users:
             raise BufferError(f"{self.users} users of the mapping are left")
         self.start = NULL
-        live -= 1
+        regions.pop(<size_t>start, None)  # before: another thread may be given the address at once
         with nogil:
             munmap(start, self.nbytes)
 
@@ -174,9 +183,18 @@ cdef class Mapping:
         self.users -= 1
 
 
+def let_go():
+    """In a forked child: every mapping so far is the parent's, and none of its files stays mapped."""
+    cdef size_t start
+    cdef Py_ssize_t nbytes
+    for start, nbytes in regions.items():
+        spoolq_let_go(<void*>start, nbytes)
+    regions.clear()
+
+
 def live_mappings():
     """How many mappings are open in this process."""
-    return live
+    return len(regions)
 
 
 def reserve_blocks(int fd, int64_t nbytes):

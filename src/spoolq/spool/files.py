@@ -16,6 +16,9 @@ synced (tests/spool/files_double.py).  So nothing else in spool/ imports ``os`` 
 - A failed `write` may have stored a part; who calls must undo that (`append` does it itself).
 
 A `Files` keeps no state but the one WARN about reservation, so threads may share it.
+
+A forked child closes its copies of all descriptors that are open here, whoever holds them (ours.md 32): the parent's
+files, and the blocks of those it removes, are its own matter.  A `File` that the child inherited is a closed one.
 """
 
 from __future__ import annotations
@@ -109,6 +112,36 @@ class Stat:
     nbytes: int
 
 
+#: What is open, by descriptor, with device and inode: a number may be somebody else's by the time of a fork.
+_live: dict[int, tuple[File, tuple[int, int]]] = {}
+
+
+def _opened(fd: int, path: str, found: os.stat_result) -> File:
+    file = File(fd, path)
+    _live[fd] = file, (found.st_dev, found.st_ino)
+    return file
+
+
+def _closing(file: File) -> int:
+    """The descriptor, which the caller closes; before that, for a number is given out again at once."""
+    _live.pop(file.fd, None)
+    return file.fd
+
+
+def _after_fork_in_child() -> None:
+    for fd, (file, identity) in list(_live.items()):
+        with suppress(OSError):
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) == identity:
+                os.close(fd)
+        object.__setattr__(file, "fd", -1)
+    _live.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _fail(tried: str, path: str, error: OSError) -> NoReturn:
     number = error.errno or 0
     advice = _ADVICE.get(number, "check that filesystem")
@@ -170,7 +203,7 @@ class Files:
     def close(self, file: File) -> None:
         """Gives the descriptor back, whatever it reports: after an error it is closed, too."""
         with _naming("close", file.path):
-            os.close(file.fd)
+            os.close(_closing(file))
 
     # --- read and write ---------------------------------------------------------------------------
 
@@ -265,10 +298,11 @@ class Files:
         """Names made, renamed and removed in ``path`` are durable when this returns."""
         with _naming("sync the directory", path):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = _opened(fd, path, os.fstat(fd))
             try:
                 os.fsync(fd)
             finally:
-                os.close(fd)
+                os.close(_closing(directory))
 
     def sync_system(self, path: str) -> None:
         """All that the system has not written yet is durable when this returns (sync(2); begun only, on macOS).
@@ -413,7 +447,8 @@ class Files:
             # O_NONBLOCK: opening a pipe would wait for its other end
             fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, self._file_mode)
             try:
-                mode = os.fstat(fd).st_mode
+                found = os.fstat(fd)
+                mode = found.st_mode
                 if stat_module.S_ISDIR(mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 if not stat_module.S_ISREG(mode):
@@ -423,7 +458,7 @@ class Files:
             except BaseException:
                 os.close(fd)
                 raise
-        return File(fd, path)
+        return _opened(fd, path, found)
 
 
 def take_back(files: Files, file: File) -> None:

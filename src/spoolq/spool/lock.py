@@ -12,7 +12,7 @@ after each success, best effort, and only ever quoted.
   only to set a slot aside or to adopt one (ours.md 15g); released when that is done.
 
 A forked child has a copy of the descriptor, which alone would keep the lock when the parent has died.
-So the child closes its copy at the fork, without LOCK_UN, which would unlock the parent (ours.md 32).
+So the child closes its copy at the fork (`files`), without LOCK_UN, which would unlock the parent (ours.md 32).
 """
 
 from __future__ import annotations
@@ -123,12 +123,6 @@ class SlotLock:
         finally:
             self._files.close(file)
 
-    def _close_in_child(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(StorageError):
-                self._files.close(file)
-
 
 def logical_lock(files: Files, sf_dir: str, sender_id: str) -> SlotLock:
     """Takes the lock that serialises setting aside and adoption of one slot.  Errors as `SlotLock.acquire`."""
@@ -185,7 +179,7 @@ def _after_fork_in_child() -> None:
     global _held_guard
     _held_guard = threading.Lock()  # another thread of the parent may have held it at the fork
     for lock in list(_held):
-        lock._close_in_child()
+        lock._file = None
     _held.clear()
 
 

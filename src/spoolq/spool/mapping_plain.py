@@ -18,12 +18,13 @@ from typing import Final
 
 _counter = threading.Lock()
 _live = 0
+_forks = 0  # a mapping of an earlier number is the parent's
 
 
 class Mapping:
     """The first ``nbytes`` of an open file."""
 
-    __slots__ = ("_fd", "nbytes")
+    __slots__ = ("_fd", "_forks", "nbytes")
 
     #: Whether the buffer protocol gives the file's memory.
     direct: Final = False
@@ -34,14 +35,15 @@ class Mapping:
             raise OSError(errno.EINVAL, "a mapping has at least one byte")
         os.fstat(fd)  # a bad descriptor is refused at once, as by mmap(2)
         self._fd: int | None = fd
+        self._forks = _forks
         self.nbytes = nbytes
         with _counter:
             _live += 1
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._fd is None
+        """Whether `close` was called, or this process inherited it."""
+        return self._fd is None or self._forks != _forks
 
     def store(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Stores ``data`` at ``offset``."""
@@ -77,19 +79,27 @@ class Mapping:
     def close(self) -> None:
         """Ends it; a second call does nothing."""
         global _live
-        if self._fd is not None:
+        if not self.closed:
             self._fd = None
             with _counter:
                 _live -= 1
 
     def _check(self, offset: int, nbytes: int) -> int:
-        if self._fd is None:
+        if self._fd is None or self._forks != _forks:
             raise OSError(errno.EBADF, "the mapping is closed")
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
             raise OSError(
                 errno.EFAULT, f"bytes {offset} to {offset + nbytes} are outside a mapping of {self.nbytes} bytes"
             )
         return self._fd
+
+
+def let_go() -> None:
+    """In a forked child: every mapping so far is the parent's and counts as closed, as its descriptor is."""
+    global _counter, _forks, _live
+    _counter = threading.Lock()  # another thread of the parent may have held it
+    _forks += 1
+    _live = 0
 
 
 def live_mappings() -> int:
