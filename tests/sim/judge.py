@@ -69,7 +69,9 @@ class Judge:
         self.trace: list[str] | None = None
         self.payloads: list[bytes] = []
         self.commits: list[int] = []
-        self.letters: set[int] = set()  # frames that are kept as dead letters
+        self.letters: set[int] = set()  # frames that are kept as dead letters, and no more to be sent
+        self.kept: set[int] = set()  # frames of which some sender kept a dead letter
+        self.settled: list[int] = []  # every watermark there was
         self.durable: set[int] = set()  # frames that are in some server's object store
         self.lied = False
         self.acked = -1
@@ -83,6 +85,15 @@ class Judge:
         """Where time and the log are read."""
         self._now, self._store = now, store
         self.another_sender()
+
+    def begins_behind(self, fsn: int) -> None:
+        """The watermark that the next sender finds is an older one."""
+        self.say(f"the watermark that is left is FSN {fsn}, settled is FSN {self.acked}")
+        self.counts["watermarks behind"] += 1
+        self.acked = self._low = fsn
+        self.settled = [one for one in self.settled if one <= fsn]
+        self.kept |= self.letters
+        self.letters = {one for one in self.letters if one <= fsn}  # those above go out again
 
     def another_sender(self) -> None:
         """It knows nothing of the one before but the log."""
@@ -569,6 +580,7 @@ class Judge:
         if self._scenario.durable and not self.lied and not self.durable.issuperset(range(self.acked + 1, fsn + 1)):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, not all of them are durable")
         self.acked = fsn
+        self.settled.append(fsn)
         self._patience = [self._scenario.half_open_millis] * 2
         self._may_owe_since_millis = None
         self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
@@ -597,6 +609,7 @@ class Judge:
         if fsn != self.acked + 1 or fsn not in self.letters:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
+        self.settled.append(fsn)
         self._patience = [self._scenario.half_open_millis] * 2
         self._owing_millis = self._now()  # there is no connection
         self._droppable.clear()

@@ -14,7 +14,7 @@ SLICE = 2_000
 STEP = 250
 MET = (
     "breaches", "caps too small", "catch-ups", "frames sent again", "pongs", "runs: everything arrived",
-    "senders that took over", "strikes",
+    "senders that took over", "strikes", "watermarks behind",
     *(f"loss: {kind}" for kind in ("fin", "reset")),
     *(f"close: {code}" for code in (1000, 1001, 1002, 1003, 1008, 1009, 1011, 4000, "no code")),
     *(f"refusal: {kind}" for kind in ("tcp", "dns", "timeout", "tls", "handshake", "status 503", "status 404")),

@@ -73,6 +73,7 @@ class WatchedLog:
         self._producer = producer
         self._scheduler = scheduler
         self._preempt = scenario.preempt
+        self._watermark_behind = scenario.watermark_behind
         self._random = scenario.rng.random
         self._reads_left = scenario.breaks_at
 
@@ -102,6 +103,14 @@ class WatchedLog:
         freed = self._store.acknowledge(fsn)
         self.check(fsn + 1, fsn + 1)
         return freed
+
+    def restart(self) -> None:
+        """What a killed sender leaves: its watermark may be an older one, of frames that are still there."""
+        store, floor = self._store, self._store._segments[0].base - 1
+        older = [fsn for fsn in (-1, *self._judge.settled) if floor <= fsn < store.acked_fsn]
+        if older and self._random() < self._watermark_behind:
+            store.acked_fsn = older[int(self._random() * len(older))]
+            self._judge.begins_behind(store.acked_fsn)
 
     def check(self, first: int, last: int) -> None:
         """These frames, where published, are still there, byte for byte."""
@@ -188,6 +197,7 @@ class World:
             scheduler.at(scheduler.now_millis + between(0, 2_000), self._ping)
         for life in range(scenario.restarts + 1):
             if life:
+                self._log.restart()
                 self._judge.another_sender()
                 self._outcome.counts["senders that took over"] += 1
             self._live(last=life == scenario.restarts)
@@ -215,7 +225,7 @@ class World:
             on_cap=_nothing,
             save_letter=self._save_letter,
             ask=self._ask,
-            recovered=self._store.published_fsn >= 0,
+            recovered=bool(self._symbols.published_count),
             connect=self._connect,
         )
         try:
@@ -391,7 +401,9 @@ class World:
         judge = self._judge
         if judge.acked != len(judge.payloads) - 1 or self._store.acked_fsn != judge.acked:
             raise Wrong(f"FSN {judge.acked} is settled of {len(judge.payloads) - 1}")
-        missing = [fsn for fsn, count in enumerate(judge.commits) if not count and fsn not in judge.letters]
+        missing = [
+            fsn for fsn, count in enumerate(judge.commits) if not (count or fsn in judge.letters or fsn in judge.kept)
+        ]
         if missing and not judge.lied:
             raise Wrong(f"no server has FSN {missing}")
         self._outcome.counts["runs: everything arrived"] += 1
