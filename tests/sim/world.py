@@ -12,13 +12,14 @@ from typing import Any, Final
 from spoolq.columns.symbols import SymbolTable
 from spoolq.delivery import Delivery, DeliveryOptions, State, actions, events
 from spoolq.errors import StorageError
-from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
+from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind, Resolver
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.qwp.upgrade import Accepted
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.spool import MemoryStore
 from tests.sim.judge import Judge, Wrong
 from tests.sim.left import Left
+from tests.sim.names import Names, Place, Unresolvable
 from tests.sim.network import TlsWire, Wire
 from tests.sim.producer import Producer
 from tests.sim.scenario import Scenario
@@ -212,6 +213,8 @@ class World:
         scenario, judge = self._scenario, self._judge
         machine = WatchedDelivery(self._options(), self._log, Random(self._rng.getrandbits(32)))
         machine.watch(judge, self._outcome.pairs, 8 + 2 * scenario.endpoints)
+        names = Names(self.scheduler, judge, scenario, lambda: self.scheduler.now_millis >= self._heal_millis)
+        self._resolver = Resolver(names.begin)
         self.loop = loop = IoLoop(
             machine,
             self._log,  # type: ignore[arg-type]
@@ -316,6 +319,7 @@ class World:
         judge.connects(index)
         loop = self.loop
         assert loop is not None
+        limit_millis = self._resolve(loop, endpoint, index, options, limit_millis)
         if scheduler.now_millis < self._heal_millis and self._rng.random() < scenario.refusing:
             self._refuse(loop, endpoint, index, options, limit_millis)
         self._pass(loop, scenario.between(*scenario.latency))
@@ -328,6 +332,34 @@ class World:
         judge.connected(wire, plan.cap_nbytes)
         rest = early(scenario, judge, wire) if not healed and self._rng.random() < scenario.early else b""
         return Connection(wire, Accepted(1, plan.cap_nbytes, "", scenario.durable), rest)  # type: ignore[arg-type]
+
+    def _resolve(
+        self, loop: IoLoop, endpoint: Endpoint, index: int, options: ConnectOptions, limit_millis: int | None
+    ) -> int | None:
+        """What is left of the limit when the name has an address.  Raises as `link.connect` does."""
+        place: Place = (f"{endpoint.host}-{index}.test", endpoint.port)
+        scheduler, begun = self.scheduler, self.scheduler.now_millis
+        end = begun + (options.connect_millis if limit_millis is None else min(limit_millis, options.connect_millis))
+
+        def wait(lookup: Any) -> None:
+            while lookup.ended_millis is None and not loop._stopping:
+                upcoming = scheduler.next_millis
+                if upcoming is None or upcoming > end:
+                    scheduler.run_until(end)
+                    self._judge.refused(index, "slow name", None)
+                    raise ConnectFailure(Kind.TIMEOUT, "the name resolution timed out")
+                scheduler.step()
+            if loop._stopping:
+                raise ConnectFailure(Kind.CANCELLED, "cancelled")
+
+        try:
+            Names.check(place, self._resolver.addresses(*place, wait))
+        except Unresolvable as error:
+            if error.place != place:
+                raise Wrong(f"{place} cannot be resolved, because {error.place} cannot") from error
+            self._judge.refused(index, "no such name", None)
+            raise ConnectFailure(Kind.DNS, str(error)) from None
+        return None if limit_millis is None else max(1, limit_millis - (scheduler.now_millis - begun))
 
     def _refuse(
         self, loop: IoLoop, endpoint: Endpoint, index: int, options: ConnectOptions, limit_millis: int | None

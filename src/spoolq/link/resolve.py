@@ -30,9 +30,10 @@ AddressInfo = tuple[int, int, int, str, Any]
 
 
 class Resolver:
-    """See the module's text."""
+    """See the module's text.  ``begin`` starts a lookup, or what stands for one in the simulator."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[tuple[str, int]], _Lookup] | None = None) -> None:
+        self._begin = begin or _Lookup
         self._lookup: _Lookup | None = None
 
     def addresses(self, host: str, port: int, wait: Callable[[int], None]) -> Sequence[AddressInfo]:
@@ -47,7 +48,7 @@ class Resolver:
         while True:
             lookup = self._lookup
             if lookup is None or lookup.is_of_no_use(place):
-                self._lookup = lookup = _Lookup(place)
+                self._lookup = lookup = self._begin(place)
             lookup.wait(wait)
             if lookup.place == place:
                 self._lookup = None
