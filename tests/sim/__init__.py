@@ -12,13 +12,14 @@ of them again, with a trace.  The same seed is the same run, whatever runs besid
 | producer   | publishes frames with delta dictionaries, in steps that the loop's steps fall between   |
 | left       | what another client left at the head of the log: transactions of several frames         |
 | judge      | what must hold; it reads only what was published, sent, answered and settled            |
+| names      | lookups of names, in the place of the resolver's thread                                 |
 | view       | what the judge knows of one connection and of one question                              |
 | pacing     | when a connect is allowed                                                               |
 | world      | puts one run together                                                                 |
 | coverage   | what was met, by class: for the report                                                |
 
-What is real: `IoLoop`, `Delivery`, `link.Connection` (framing, masking, partial sends), `MemoryStore`, the
-symbol table and catch-up.  What is not: sockets and the connect (the loop's ``connect``), time (its
+What is real: `IoLoop`, `Delivery`, `link.Connection` (framing, masking, partial sends), `link.Resolver`,
+`MemoryStore`, the symbol table and catch-up.  What is not: sockets and the connect (the loop's ``connect``), time (its
 `Clock`), the threads: a producer's step may come in whenever the loop reads the log, waits or connects.
 
 A run: faults of a few kinds (each world has its own few) until ``heal_millis``; from then on every
@@ -28,7 +29,9 @@ is stopped in the middle and another one goes on with the same log.
 
 In a part of the worlds
 - frames are settled by durable acks, which the servers give only when asked;
-- a silent connection has to be noticed;
+- a silent connection has to be noticed, and a server that is silent because it works has to get its time;
+- names resolve slowly, late or never, by the real `link.Resolver`;
+- the watermark that a killed sender leaves is an older one;
 - a refused frame may become a dead letter; the store of these is a set of numbers, and fails sometimes;
 - a resolver has its say in a refusal: at its time, at the last moment, behind another question, or never;
 - another client left transactions of several frames.  Their rows are gone when a connection ends in the middle,

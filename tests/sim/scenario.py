@@ -101,6 +101,10 @@ class Scenario:
         self.left_groups = [between(1, 2) if chance() < 0.4 else between(2, 8) for _ in range(groups)]
         self.oks_deferred = chance() < 0.3  # servers say OK before the commit
         self.commits_early = 0.0 if chance() < 0.7 else 0.2
+        # a server that works so long on the first frame of a connection that it answers no PING meanwhile
+        self.busy_millis = 0
+        if self.half_open_millis and chance() < 0.3:
+            self.busy_millis = int(self.half_open_millis * (0.5 + 4 * chance()))
         self.slow_names = 0.0 if chance() < 0.8 else 0.1 + chance() * 0.5
         self.watermark_behind = chance() * 0.8  # of a sender that was killed
         # the resolver of refusals

@@ -132,6 +132,7 @@ class Session:
         self._latched = False
         self._timer = False
         self._known = 0  # symbols
+        self._busy_millis = scenario.busy_millis  # with the next message that has rows
         self._pings = 0
         self._ended = False
 
@@ -147,6 +148,21 @@ class Session:
                 self._wire.respond(frame(payload, _PONG), Item("pong"))
             return
         self._known = self._judge.read(payload, self._known, self.plan.cap_nbytes)
+        if self._busy_millis and frames.is_data(payload) and not self._ended:
+            busy_millis, self._busy_millis = self._busy_millis, 0
+            self._wire.reading = False
+            self._judge.counts["frames that a server works on for long"] += 1
+            self._scheduler.at(self._scheduler.now_millis + busy_millis, lambda: self._has_worked(payload))
+        else:
+            self._process(payload)
+
+    def _has_worked(self, payload: bytes) -> None:
+        """Also when nobody waits for it any more: what it did is done."""
+        self._process(payload)
+        self._wire.reading = self.plan.end != "stall" or not self._ended
+        self._wire.read()
+
+    def _process(self, payload: bytes) -> None:
         sequence = self._count
         self._count += 1
         if self._latched or self._ended:
