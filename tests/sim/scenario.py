@@ -73,7 +73,7 @@ class Scenario:
         self.backoff_max_millis = 5_000 if chance() < 0.5 else self.backoff_initial_millis * between(1, 20)
         self.max_frame_rejections = 4 if chance() < 0.6 else between(1, 8)
         self.poison_window_millis = 5_000 if chance() < 0.5 else between(0, 1_500)
-        self.cap_gap_window_millis = 300_000 if chance() < 0.7 else between(500, 3_000)
+        self.cap_gap_window_millis = 300_000 if chance() < 0.7 else between(0, 600)
         self.outage_budget_millis = 0 if chance() < 0.9 else between(500, 8_000)
         self.policies = self._policies()
         if "drop" in self.policies.values():
