@@ -21,7 +21,8 @@ _HEAD = """\
 
 Made by `python -m tests.history > docs/historical-bugs.md`; `make test` fails when it is stale or when a bug has no
 mutant.  A mutant is a wrong version of the code that makes the mistake again; the test beside it was seen red with it,
-and `python -m tests.mutants --history` applies all of them once more.  The list is tests/history/bugs.toml.
+and `python -m tests.mutants --history` applies all of them once more.  The list is tests/history/bugs.toml; where a
+mutant is told by an acceptance id, docs/acceptance.md shows what it changes.
 
 Known from: "team" is this project's own list; "design" the design source and its follow-ups (behaviour.md, slot.md 9);
 "official" what questdb 6.0.0 was seen to do (observed.md, slot.md); java, go, c, net, node, py and questdb are the
@@ -82,12 +83,17 @@ def render() -> str:
         cells = (
             bug.bug + (f" {bug.how}" if bug.how else ""),
             ", ".join(bug.known_from),
-            _each(f"{mutant.file.removeprefix('src/spoolq/')}: {mutant.change()}" for mutant in mutants),
+            _each(map(_change, mutants)),
             _each(mutant.test.removeprefix("tests/") for mutant in mutants),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines.append(f"\n{len(bugs())} bugs, {len(list(mutants_in(entries)))} mutants that bring one back.")
     return "\n".join(lines) + "\n"
+
+
+def _change(mutant: Mutant) -> str:
+    """Not the text that it changes: the page would be stale with every edit of it; docs/acceptance.md shows that."""
+    return f"{mutant.file.removeprefix('src/spoolq/')}: {mutant.what or ', '.join(mutant.ids)}"
 
 
 def _each(texts: Iterable[str]) -> str:
