@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from spoolq.errors import (
     AuthError,
     BackpressureError,
@@ -16,6 +18,8 @@ from spoolq.errors import (
     InputError,
     InvalidNameError,
     NothingToSkipError,
+    QuestDBError,
+    QuestDBServerRejectionError,
     ReentryError,
     RoleMismatchError,
     ServerRejection,
@@ -25,8 +29,9 @@ from spoolq.errors import (
     SpoolqError,
     StorageError,
     SymbolDictionaryFull,
+    UnsupportedError,
 )
-from spoolq.events import ConnectionEvent, ErrorEvent
+from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.sender import Sender, TableWriter
 from spoolq.stats import DrainerStatus, SenderStats
 from spoolq.values import (
@@ -35,9 +40,14 @@ from spoolq.values import (
     Geohash,
     Long256,
     ServerTimestamp,
+    ServerTimestampType,
     TimestampMicros,
     TimestampNanos,
 )
+
+if TYPE_CHECKING:
+    from spoolq.codes import QuestDBErrorCode
+    from spoolq.official import Protocol, QwpWsProgress, TlsCa, connect
 
 __all__ = [
     "Sender",
@@ -45,6 +55,7 @@ __all__ = [
     "TimestampMicros",
     "TimestampNanos",
     "ServerTimestamp",
+    "ServerTimestampType",
     "DateMillis",
     "Char",
     "Long256",
@@ -52,7 +63,11 @@ __all__ = [
     "SenderStats",
     "DrainerStatus",
     "ErrorEvent",
+    "SenderError",
+    "SenderErrorCategory",
+    "SenderErrorPolicy",
     "ConnectionEvent",
+    "ConnectionEventKind",
     "SpoolqError",
     "ConfigError",
     "InputError",
@@ -75,4 +90,21 @@ __all__ = [
     "NothingToSkipError",
     "ReentryError",
     "ForkedError",
+    "UnsupportedError",
+    "QuestDBError",
+    "QuestDBErrorCode",
+    "QuestDBServerRejectionError",
+    "Protocol",
+    "QwpWsProgress",
+    "TlsCa",
+    "connect",
 ]
+
+SenderError = ErrorEvent  # the official client's name
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the official client that are loaded when somebody asks, and what takes the place of the others."""
+    from spoolq.official import named
+
+    return named(name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from spoolq import limits
@@ -125,8 +126,9 @@ def from_env(**keywords: Any) -> SenderConfig:
 def parse(conf: str, /, **keywords: Any) -> SenderConfig:
     """The configuration from a connect string and keyword arguments of the same names.
 
-    A keyword takes the text of the connect string (no doubling of ``;``), or a bool for on and off, an int,
-    a path, for ``addr`` also a list of ``host:port``, for ``token`` also a callable; None counts as not given.
+    A keyword takes the text of the connect string (no doubling of ``;``), or a bool for on and off (False is
+    ``unsafe_off`` for ``tls_verify``), an int, a path, a timedelta for milliseconds, for ``addr`` also a list of
+    ``host:port``, for ``token`` also a callable; None counts as not given.
     A setting given twice is an error, also once in each place.  Raises ConfigError.
     """
     if not isinstance(conf, str):
@@ -159,8 +161,15 @@ def _settings_of(keywords: dict[str, Any]) -> list[Setting]:
 
 
 def _text_of(name: str, value: Any) -> str:
+    if name == "tls_verify" and value is False:
+        return "unsafe_off"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, timedelta) and name in _BY_NAME and str(_BY_NAME[name].field).endswith("_millis"):
+        millis, rest = divmod(value, timedelta(milliseconds=1))
+        if rest:
+            raise ConfigError(f"{name}={value!r} is not a whole number of milliseconds", key=name)
+        return str(millis)
     if isinstance(value, (int, str, Address)):
         return str(value)
     if isinstance(value, os.PathLike):

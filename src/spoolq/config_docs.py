@@ -22,9 +22,10 @@ ws::addr=localhost:9000,other:9000;auto_flush_rows=500;
 ```
 
 A connect string is a scheme, `ws::` (plain) or `wss::` (TLS), and settings `key=value;`. A `;` inside a value
-is written `;;`; the last `;` may be left out. Keys are lower case. `Sender.from_conf(conf, **settings)` takes the
-same names as keyword arguments (True and False mean `on` and `off`), `Sender.from_env()` reads the string from
-`QDB_CLIENT_CONF`. A setting is given once, in one of the two places; only `addr` may repeat in the string.
+is written `;;`; the last `;` may be left out. Keys are lower case. `Sender.from_conf(conf_str, **settings)` takes the
+same names as keyword arguments (True and False mean `on` and `off`, for `tls_verify` `on` and `unsafe_off`; a
+`timedelta` gives milliseconds), `Sender.from_env()` reads the string from `QDB_CLIENT_CONF`. A setting is given once,
+in one of the two places; only `addr` may repeat in the string.
 
 Switches take `on`, `off`, `true`, `false`. Sizes are bytes, or a number with `k`, `m`, `g`, `t` (also `kb` ...),
 powers of 1024. Milliseconds and counts go up to 2147483647. What is wrong raises `ConfigError`, which names the

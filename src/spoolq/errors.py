@@ -10,21 +10,44 @@ Split by whose move it is next:
 - `DeliveryTimeout`: time ran out while frames were unacknowledged; they are still queued.
 - `StorageError`: the local spool.
 - `ClosedError`, `ReentryError`, `ForkedError`, `NothingToSkipError`: a call that cannot be served by this object now.
+- `UnsupportedError`: a name of the official client that has no meaning here.
 
 Every error carries ``in_doubt``: False means nothing of the failed call was queued, so repeating it
 is safe; True means some of it was queued and may be delivered, so wait instead of resending.
-Texts never hold secrets.  Imports nothing of spoolq.
+Texts never hold secrets.  Imports nothing of spoolq, but for the code of an error when somebody asks.
+
+`QuestDBError` and `QuestDBServerRejectionError` are the official client's names of `SpoolqError` and
+`ServerRejection`; docs/migrating.md has its codes.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spoolq.codes import QuestDBErrorCode
+    from spoolq.events import ErrorEvent
+
 
 class SpoolqError(Exception):
-    """Root of every error this package raises on purpose."""
+    """Root of every error this package raises on purpose.
+
+    ``sender_error`` is what `error_handler` is told, on a refusal that ended the sender; else None.
+    """
+
+    code_name = "InvalidApiCall"
+    sender_error: ErrorEvent | None = None
 
     def __init__(self, message: str, *, in_doubt: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+
+    @property
+    def code(self) -> QuestDBErrorCode:
+        """The official client's code for what has happened."""
+        from spoolq.codes import QuestDBErrorCode
+
+        return QuestDBErrorCode[self.code_name]
 
 
 def doubted(error: SpoolqError) -> SpoolqError:
@@ -43,6 +66,8 @@ class ConfigError(SpoolqError, ValueError):
 
     ``key`` names the setting, or is None when the grammar itself is broken.
     """
+
+    code_name = "ConfigError"
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
@@ -64,9 +89,13 @@ class InputError(SpoolqError, ValueError):
 class InvalidNameError(InputError):
     """A table or column name the server would refuse."""
 
+    code_name = "InvalidName"
+
 
 class SymbolDictionaryFull(InputError):
     """The symbol dictionary reached a limit; use VARCHAR for the column that is named."""
+
+    code_name = "SymbolDictFull"
 
 
 class FrameTooLarge(InputError):
@@ -74,6 +103,8 @@ class FrameTooLarge(InputError):
 
     ``size`` and ``limit`` are bytes.
     """
+
+    code_name = "BatchTooLarge"
 
     def __init__(
         self, message: str, *, size: int, limit: int, table: str | None = None, column: str | None = None
@@ -86,6 +117,8 @@ class FrameTooLarge(InputError):
 class BackpressureError(SpoolqError, TimeoutError):
     """The spool stayed full for the whole append deadline; the rows are still buffered."""
 
+    code_name = "SocketError"
+
 
 class ConnectError(SpoolqError, ConnectionError):
     """No endpoint gave a usable connection.
@@ -93,6 +126,8 @@ class ConnectError(SpoolqError, ConnectionError):
     ``tag`` is ``never-connected-budget-exhausted`` or ``connection-lost-budget-exhausted`` when a
     time budget ended the attempts, else None (behaviour.md 5.5).
     """
+
+    code_name = "SocketError"
 
     def __init__(self, message: str, *, tag: str | None = None) -> None:
         super().__init__(message)
@@ -105,6 +140,8 @@ class AuthError(ConnectError):
     ``status`` is the HTTP status.
     """
 
+    code_name = "AuthError"
+
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
@@ -113,9 +150,13 @@ class AuthError(ConnectError):
 class RoleMismatchError(ConnectError):
     """Every endpoint answered 421: none of them takes writes now."""
 
+    code_name = "RoleMismatch"
+
 
 class DurableAckError(ConnectError):
     """Every endpoint is there and none grants the durable acks that ``request_durable_ack`` asks for."""
+
+    code_name = "ProtocolVersionError"
 
 
 class ServerRejection(SpoolqError):
@@ -125,6 +166,8 @@ class ServerRejection(SpoolqError):
     None), ``server_text`` (at most 1,024 bytes of UTF-8), ``message_sequence`` (position on that
     connection, or None), ``from_fsn`` and ``to_fsn`` (the frames concerned).
     """
+
+    code_name = "ServerRejection"
 
     def __init__(
         self,
@@ -155,6 +198,8 @@ class DeliveryTimeout(SpoolqError, TimeoutError):
     ``in_doubt``: wait again, do not resend.
     """
 
+    code_name = "SocketError"
+
     def __init__(self, message: str, *, published_fsn: int, acked_fsn: int) -> None:
         super().__init__(message, in_doubt=True)
         self.published_fsn = published_fsn
@@ -166,6 +211,8 @@ class StorageError(SpoolqError, OSError):
 
     ``errno`` and ``filename`` are set when the system reported it, else None.
     """
+
+    code_name = "SocketError"
 
     def __init__(self, message: str, *, errno: int | None = None, filename: str | None = None) -> None:
         super().__init__(message)
@@ -191,6 +238,8 @@ class DeadLettersFullError(StorageError):
 class SlotUnreplayableError(StorageError):
     """The slot is damaged so that what it holds cannot be sent in order; ``reason`` says why in one line."""
 
+    code_name = "StoreResendRequired"
+
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
@@ -210,3 +259,11 @@ class ReentryError(SpoolqError):
 
 class ForkedError(SpoolqError):
     """The sender was inherited by a forked child; open a sender of the child's own."""
+
+
+class UnsupportedError(SpoolqError, AttributeError):
+    """A name of the official client that has no meaning here; the text says what takes its place."""
+
+
+QuestDBError = SpoolqError
+QuestDBServerRejectionError = ServerRejection

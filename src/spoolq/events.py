@@ -1,21 +1,74 @@
-"""What the handlers of a sender are told: small frozen objects.  Imports nothing of spoolq."""
+"""What the handlers of a sender are told: small frozen objects.  Imports nothing of spoolq but an error, when needed.
+
+Categories, policies and kinds are strings; each is also a member of an enum that has the official client's
+names, so ``event.kind == "connected"`` and ``event.kind is ConnectionEventKind.Connected`` are both true.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from enum import StrEnum
+from typing import NoReturn, Self
 
-ConnectionEventKind = Literal[
-    "connected",
-    "disconnected",
-    "reconnected",
-    "failed_over",
-    "endpoint_attempt_failed",
-    "all_endpoints_unreachable",
-    "auth_failed",
-    "budget_exhausted",
-]
+
+class Tagged(StrEnum):
+    """A string with a name of the official client's; ``tag`` is the string."""
+
+    @property
+    def tag(self) -> str:
+        """The string itself."""
+        return self.value
+
+    @classmethod
+    def parse(cls, tag: str | None) -> Self | None:
+        """The member of a string or a member; None for None.  Raises ValueError for any other."""
+        return None if tag is None else cls(tag)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class ConnectionEventKind(Tagged):
+    """What happened to a connection; the last one is ours."""
+
+    Connected = "connected"
+    Disconnected = "disconnected"
+    Reconnected = "reconnected"
+    FailedOver = "failed_over"
+    EndpointAttemptFailed = "endpoint_attempt_failed"
+    AllEndpointsUnreachable = "all_endpoints_unreachable"
+    AuthFailed = "auth_failed"
+    BudgetExhausted = "budget_exhausted"
+
+
+class SenderErrorCategory(Tagged):
+    """What was refused, or went wrong (behaviour.md 6.1); from ``dictionary_gap`` on they are ours."""
+
+    SchemaMismatch = "schema_mismatch"
+    ParseError = "parse_error"
+    InternalError = "internal_error"
+    SecurityError = "security_error"
+    WriteError = "write_error"
+    NotWritable = "not_writable"
+    ProtocolViolation = "protocol_violation"
+    Unknown = "unknown"
+    DictionaryGap = "dictionary_gap"
+    FrameTooLarge = "frame_too_large"
+    ConnectFailed = "connect_failed"
+    StorageError = "storage_error"
+    ClientFault = "client_fault"
+    SlotUnreplayable = "slot_unreplayable"
+
+
+class SenderErrorPolicy(Tagged):
+    """What was done about it (behaviour.md 6.2); the last two are ours."""
+
+    Retriable = "retriable"
+    RetriableOther = "retriable_other"
+    Terminal = "terminal"
+    Drop = "drop"
+    SetAside = "set_aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +83,28 @@ class ErrorEvent:
     server's answer caused it.
     ``from_fsn`` to ``to_fsn`` are the frames concerned.  ``text`` is the server's, at most 1,024
     bytes; it may quote the data.  ``when`` is UTC.
+
+    ``applied_policy`` and ``message`` are the official client's names of ``policy`` and ``text``.
     """
 
-    category: str
-    policy: str
+    category: SenderErrorCategory
+    policy: SenderErrorPolicy
     status: int | None
     text: str
     message_sequence: int | None
     from_fsn: int
     to_fsn: int
     when: datetime
+
+    @property
+    def applied_policy(self) -> SenderErrorPolicy:
+        """``policy``."""
+        return self.policy
+
+    @property
+    def message(self) -> str:
+        """``text``."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +115,9 @@ class ConnectionEvent:
     ``failed_over`` (another one, ``previous`` names the old).  ``endpoint`` is ``host:port``, None for
     ``all_endpoints_unreachable``.  ``attempt`` counts the sender's connection attempts from 1;
     ``cause`` says why, for the kinds that have a reason.  ``when`` is UTC.
+
+    The official client's names give the same in pieces: ``host`` and ``port`` (a str), ``previous_host`` and
+    ``previous_port``, ``attempt_number``, ``cause_msg`` (None without a reason), ``timestamp_millis``.
     """
 
     kind: ConnectionEventKind
@@ -58,3 +126,52 @@ class ConnectionEvent:
     attempt: int
     cause: str
     when: datetime
+
+    @property
+    def host(self) -> str | None:
+        """Host of ``endpoint``, an IPv6 address without its brackets."""
+        return _host_and_port(self.endpoint)[0]
+
+    @property
+    def port(self) -> str | None:
+        """Port of ``endpoint``."""
+        return _host_and_port(self.endpoint)[1]
+
+    @property
+    def previous_host(self) -> str | None:
+        """Host of ``previous``."""
+        return _host_and_port(self.previous)[0]
+
+    @property
+    def previous_port(self) -> str | None:
+        """Port of ``previous``."""
+        return _host_and_port(self.previous)[1]
+
+    @property
+    def attempt_number(self) -> int:
+        """``attempt``."""
+        return self.attempt
+
+    @property
+    def cause_msg(self) -> str | None:
+        """``cause``; None when there is none."""
+        return self.cause or None
+
+    @property
+    def cause_code(self) -> NoReturn:
+        """Raises UnsupportedError: a cause has words and no code here."""
+        from spoolq.errors import UnsupportedError
+
+        raise UnsupportedError("spoolq's ConnectionEvent has no cause_code: cause (and cause_msg) says why in words")
+
+    @property
+    def timestamp_millis(self) -> int:
+        """``when``, as milliseconds since 1970."""
+        return int(self.when.timestamp() * 1_000)
+
+
+def _host_and_port(endpoint: str | None) -> tuple[str | None, str | None]:
+    if endpoint is None:
+        return None, None
+    host, _, port = endpoint.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from spoolq import config as configuration
+from spoolq import limits
 from spoolq.config import SenderConfig
+from spoolq.dropin import DropIn, refuse_arguments
 from spoolq.errors import ConfigError
 from spoolq.runtime.engine import Engine
 from spoolq.runtime.steps import attach
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from spoolq.spool.report import RecoveryReport
 
 
-class Sender:
+class Sender(DropIn):
     """A store-and-forward client of one QuestDB server, or of several that stand in for each other.
 
     ``Sender(addr="localhost:9000", ...)`` takes the settings of docs/configuration.md as keywords;
@@ -66,7 +68,7 @@ class Sender:
 
     def __init__(
         self,
-        scheme: str = "ws",
+        protocol: str = "ws",
         host: str | None = None,
         port: int | str | None = None,
         *,
@@ -85,7 +87,7 @@ class Sender:
         elif port is not None:
             raise ConfigError("a port needs a host", key="addr")
         self._open(
-            configuration.parse(f"{scheme}::", **settings),
+            configuration.parse(f"{protocol}::", **settings),
             error_handler,
             connection_listener,
             error_policy=error_policy,
@@ -96,7 +98,7 @@ class Sender:
     @classmethod
     def from_conf(
         cls,
-        conf: str,
+        conf_str: str,
         *,
         error_handler: ErrorHandler | None = None,
         connection_listener: ConnectionListener | None = None,
@@ -108,7 +110,7 @@ class Sender:
         """Opens a sender from a connect string such as ``ws::addr=localhost:9000;``; keywords add to it."""
         sender = cls.__new__(cls)
         sender._open(
-            configuration.parse(conf, **settings),
+            configuration.parse(conf_str, **settings),
             error_handler,
             connection_listener,
             error_policy=error_policy,
@@ -162,6 +164,7 @@ class Sender:
         )
         self._engine.open()
         rows, kind = self._engine.rows, type(self)
+        rows.row_result = self
         if kind.row is Sender.row:
             self.row = rows.row  # type: ignore[method-assign]
         if kind.rows is Sender.rows:
@@ -170,13 +173,13 @@ class Sender:
     # -- rows ------------------------------------------------------------------------------------
     def row(
         self,
-        table: str,
+        table_name: str,
         *,
         symbols: Mapping[str, str | None] | None = None,
         columns: Mapping[str, Any] | None = None,
         at: Any,
-    ) -> None:
-        """Buffers one row, whole or not at all.
+    ) -> Self:
+        """Buffers one row, whole or not at all; the sender itself, so that calls can be chained.
 
         ``symbols``: SYMBOL columns by name.  ``columns``: all other columns by name; the type follows
         from the value: bool, int (64 bits), float, str, bytes, datetime, Decimal, UUID, IPv4Address,
@@ -188,11 +191,12 @@ class Sender:
         When the row trips an auto-flush, errors of the flush come out here and the row stays
         buffered.  A latched terminal error is raised by every call.
         """
-        return self._engine.rows.row(table, symbols=symbols, columns=columns, at=at)
+        self._engine.rows.row(table_name, symbols=symbols, columns=columns, at=at)
+        return self
 
     def rows(
         self,
-        table: str,
+        table_name: str,
         rows: Iterable[Sequence[Any]],
         *,
         symbols: Sequence[str] = (),
@@ -205,7 +209,7 @@ class Sender:
         designated timestamp unless ``at`` gives one for all.  The first row that is refused is undone
         and raises; the rows before it stay.
         """
-        return self._engine.rows.rows(table, rows, symbols=symbols, columns=columns, at=at)
+        return self._engine.rows.rows(table_name, rows, symbols=symbols, columns=columns, at=at)
 
     def table(self, name: str, *, symbols: Sequence[str] = (), columns: Sequence[str] = ()) -> TableWriter:
         """A writer bound to one table and its columns."""
@@ -218,15 +222,18 @@ class Sender:
         return self._engine
 
     def __len__(self) -> int:
-        """Rows buffered and not yet published."""
-        return len(self._here.rows)
+        """Bytes that the buffered rows take as a message, at most; 0 without any.  `stats` counts the rows."""
+        rows = self._here.rows
+        return limits.HEADER_BYTES + rows.nbytes if len(rows) else 0
 
     def __bool__(self) -> bool:
         """True: a sender without buffered rows is still a sender."""
         return True
 
     # -- publishing and waiting --------------------------------------------------------------------
-    def flush(self, *, wait: bool = False) -> None:
+    def flush(
+        self, buffer: None = None, clear: bool = True, transactional: bool = False, *, wait: bool = False
+    ) -> None:
         """Publishes the buffered rows; with ``wait`` also waits until all that is published is acked.
 
         Without ``wait`` it never waits for the server, except for room in the queue, at most
@@ -236,13 +243,19 @@ class Sender:
         a power cut when this returns.  When the sync fails: StorageError with ``in_doubt`` True, for the rows
         are queued and may be delivered; until a sync succeeds each flush tries one first and raises
         StorageError, ``in_doubt`` False, its rows still buffered.
+
+        ``buffer``, ``clear`` and ``transactional`` are the official client's; other values raise UnsupportedError.
         """
+        if buffer is not None or not clear or transactional:
+            refuse_arguments(buffer, clear, transactional)
         self._engine.flush()
         if wait:
             self.wait()
 
-    def flush_and_get_fsn(self) -> int | None:
+    def flush_and_get_fsn(self, buffer: None = None) -> int | None:
         """`flush`; the FSN of the last frame it published, None when nothing was buffered."""
+        if buffer is not None:
+            refuse_arguments(buffer, True, False)
         return self._engine.flush()
 
     def await_acked_fsn(self, fsn: int, timeout_millis: int | None = None) -> bool:
@@ -404,23 +417,6 @@ class Sender:
         """
         self._engine.close(flush=flush)
 
-    # -- names of the official client that mean something else here, or nothing (ours.md 35) ----------
-    def establish(self) -> None:
-        """Does nothing: the constructor has connected, or begun to.  Raises ClosedError behind `close`."""
-        self._here.check_open()
-
-    def close_drain(self) -> None:
-        """`close`, which drains."""
-        self.close()
-
-    if not TYPE_CHECKING:  # a type checker is to know that these names do not exist
-
-        def __getattr__(self, name: str) -> Any:
-            """Called for names that are not here: says what takes the place of one that people bring along."""
-            if name in _INSTEAD:
-                raise AttributeError(f"spoolq's Sender has no {name}: {_INSTEAD[name]}", name=name, obj=self)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
     def __enter__(self) -> Self:
         return self
 
@@ -461,14 +457,6 @@ class TableWriter:
     def rows(self, rows: Iterable[Sequence[Any]], *, at: Any = None) -> int:
         """Buffers many rows; see `Sender.rows`."""
         return self._sender.rows(self._name, rows, symbols=self._symbols, columns=self._columns, at=at)
-
-
-_INSTEAD: Final = {
-    "new_buffer": "rows are buffered in the sender itself, by row() and rows(); a second sender is a second buffer",
-    "flush_and_keep_and_get_fsn": "a flush hands its rows over for good; flush_and_get_fsn() gives the FSN",
-    "transaction": "QWP has no client transactions; every flush commits its frames",
-    "drive_once": "it sends in the background by itself; wait() and await_acked_fsn() wait for the server",
-}
 
 
 def _fsn(fsn: int) -> int | None:

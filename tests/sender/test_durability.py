@@ -143,7 +143,7 @@ def test_dur_03_flushes_publish_while_a_sync_runs_and_share_the_next_one(files: 
             for _ in range(11):
                 assert waiting.acquire(timeout=TIMEOUT_SECONDS)
             published = sender.published_fsn()
-            assert (len(sender), published is not None and published > 0) == (0, True)
+            assert (sender.stats().rows_buffered, published is not None and published > 0) == (0, True)
             go()
             calls[0].outcome()
             assert files.entered.acquire(timeout=TIMEOUT_SECONDS)
@@ -164,19 +164,19 @@ def test_dur_04_a_sync_error_surfaces_and_nothing_is_claimed(files: WatchedFiles
             with pytest.raises(StorageError, match="Input/output error") as first:
                 sender.flush()
             assert first.value.in_doubt is True  # queued, and perhaps delivered
-            assert (sender.published_fsn(), sender.synced_fsn(), len(sender)) == (1, 0, 0)
+            assert (sender.published_fsn(), sender.synced_fsn(), sender.stats().rows_buffered) == (1, 0, 0)
             put(sender, 2)
             for _ in range(3):
                 with pytest.raises(StorageError, match="Input/output error") as later:
                     sender.flush()
                 assert later.value.in_doubt is False  # no FSN was consumed, the row is still here
-                assert (sender.published_fsn(), len(sender)) == (1, 1)
+                assert (sender.published_fsn(), sender.stats().rows_buffered) == (1, 1)
             put(sender, 3)
             with pytest.raises(StorageError):  # an auto-flush does not try a sync: it is refused
                 put(sender, 4)
             stats = sender.stats()
             assert isinstance(stats.checkpoint_failure, StorageError)
-            assert (stats.synced_fsn, stats.total_sync_failures >= 4, len(sender)) == (0, True, 3)
+            assert (stats.synced_fsn, stats.total_sync_failures >= 4, sender.stats().rows_buffered) == (0, True, 3)
             files.failing = lambda *_: False
             assert sender.flush_and_get_fsn() == 2
             assert (sender.synced_fsn(), sender.stats().checkpoint_failure) == (2, None)
@@ -300,7 +300,7 @@ def test_per_02_a_failed_checkpoint_refuses_every_publish_until_one_succeeds(
         for _ in range(2):
             with pytest.raises(StorageError, match="tried again every second") as caught:
                 sender.flush()
-            assert (caught.value.in_doubt, sender.published_fsn(), len(sender)) == (False, 0, 1)
+            assert (caught.value.in_doubt, sender.published_fsn(), sender.stats().rows_buffered) == (False, 0, 1)
         assert sender.stats().checkpoint_failure is not None
         with pytest.raises(StorageError):
             sender.await_synced_fsn(0)

@@ -63,7 +63,7 @@ def test_ERR_02_every_row_call_raises_it(server: QwpServer) -> None:
     ):
         with pytest.raises(ServerRejection, match="DATE"):
             call()
-    assert len(sender) == 0
+    assert sender.stats().rows_buffered == 0
     with pytest.raises(ServerRejection):
         sender.close()
 

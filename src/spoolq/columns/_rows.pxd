@@ -15,6 +15,7 @@ cdef class RowBuffer:
     cdef public object on_trigger
     cdef public object on_first_row
     cdef public object after_trigger
+    cdef public object row_result   # what `row` returns
     cdef bint triggered     # in the call that holds the lock
     cdef public object latched
     cdef Py_ssize_t row_total

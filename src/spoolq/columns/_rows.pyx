@@ -256,12 +256,12 @@ cdef class RowBuffer:
         self.tables_nbytes += table.bound
 
     # -- rows ----------------------------------------------------------------------------------
-    def row(self, table, *, symbols=None, columns=None, at):
+    def row(self, table_name, *, symbols=None, columns=None, at):
         """Buffers one row, whole or not at all; see `rows_plain.RowBuffer.row`."""
         cdef bint triggered = False
         self.take_lock()
         try:
-            self.append(table, symbols, columns, at)
+            self.append(table_name, symbols, columns, at)
             triggered = self.took_trigger()
         finally:
             if self.held_end:
@@ -269,8 +269,9 @@ cdef class RowBuffer:
             self.give_lock()
         if triggered and self.after_trigger is not None:
             self.after_trigger()
+        return self.row_result
 
-    def rows(self, table, rows, *, symbols=(), columns=(), at=None):
+    def rows(self, table_name, rows, *, symbols=(), columns=(), at=None):
         """Buffers many rows of one shape; see `rows_plain.RowBuffer.rows`."""
         cdef Table known = None
         cdef Plan plan = None
@@ -278,19 +279,19 @@ cdef class RowBuffer:
         cdef object values, moment
         cdef Py_ssize_t done = 0, width
         cdef bint triggered = False
-        check_table_name(table, self.max_name_bytes)
-        shape = (as_names(table, symbols), as_names(table, columns))
-        width = len(check_shape(table, shape[0], shape[1], self.max_name_bytes)) + (at is None)
+        check_table_name(table_name, self.max_name_bytes)
+        shape = (as_names(table_name, symbols), as_names(table_name, columns))
+        width = len(check_shape(table_name, shape[0], shape[1], self.max_name_bytes)) + (at is None)
         for given in rows:
             try:
-                values = given if type(given) is tuple else tuple(as_values(table, done, given))
+                values = given if type(given) is tuple else tuple(as_values(table_name, done, given))
                 if len(<tuple> values) != width:
-                    raise faults.wrong_width(table, done, len(values), width)
+                    raise faults.wrong_width(table_name, done, len(values), width)
                 moment = (<tuple> values)[width - 1] if at is None else at
                 self.take_lock()
                 try:
                     if known is None or plan.generation != known.generation:
-                        known = self.table_of(table)
+                        known = self.table_of(table_name)
                         plan = known.plans.get(shape)
                         if plan is None:
                             plan = known.new_plan(shape)

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from spoolq import limits
-from spoolq.columns.faults import Refused, kind_of
+from spoolq.columns.faults import Refused, RefusedArray, RefusedDecimal, RefusedText, kind_of
 from spoolq.columns.types import ARRAYS, DECIMALS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
 from spoolq.values import (
     Char,
@@ -81,7 +81,7 @@ def fitted(column_type: ColumnType, value: Any) -> Any:
         return value
     if column_type in DECIMALS:
         if not 0 <= value[1] <= limits.DECIMAL_SCALE_MAX:
-            raise Refused(f"scale {value[1]} is outside 0 to {limits.DECIMAL_SCALE_MAX}")
+            raise RefusedDecimal(f"scale {value[1]} is outside 0 to {limits.DECIMAL_SCALE_MAX}")
         check_decimal(column_type, value[0])
     elif column_type is ColumnType.GEOHASH:
         Geohash(*value)
@@ -101,7 +101,7 @@ def fit_precision(first: int, precision: int) -> None:
 def fit_dimensions(first: int, dimensions: int) -> None:
     """Refused when an array has another number of dimensions than the column's first one."""
     if first != dimensions:
-        raise Refused(
+        raise RefusedArray(
             f"an array of {dimensions} dimensions in a batch whose first one has {first}; "
             "the server takes one number of dimensions a column"
         )
@@ -159,7 +159,7 @@ def encode_text(value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError as error:
-        raise Refused(f"the text is not valid Unicode: {error.reason} at index {error.start}") from None
+        raise RefusedText(f"the text is not valid Unicode: {error.reason} at index {error.start}") from None
 
 
 def micros_of(moment: datetime) -> int:
@@ -228,9 +228,9 @@ def _decimal(value: Any) -> tuple[ColumnType, Any] | None:
     sign, digits, exponent = value.as_tuple()
     scale = max(-exponent, 0)
     if scale > limits.DECIMAL_SCALE_MAX:
-        raise Refused(f"the Decimal has scale {scale}; 0 to {limits.DECIMAL_SCALE_MAX} can be stored")
+        raise RefusedDecimal(f"the Decimal has scale {scale}; 0 to {limits.DECIMAL_SCALE_MAX} can be stored")
     if len(digits) + max(exponent, 0) > _DECIMAL_DIGITS_MAX and any(digits):
-        raise Refused("the Decimal needs more than 256 bits")
+        raise RefusedDecimal("the Decimal needs more than 256 bits")
     unscaled = 0
     for digit in digits:
         unscaled = unscaled * 10 + digit
@@ -249,26 +249,26 @@ def check_decimal(column_type: ColumnType, unscaled: int) -> None:
     """Refused when the unscaled number does not fit the type's two's complement."""
     bits = _DECIMAL_BITS[column_type]
     if not -(1 << bits - 1) <= unscaled < 1 << bits - 1:
-        raise Refused(f"the Decimal needs more than {bits} bits at the scale of its column")
+        raise RefusedDecimal(f"the Decimal needs more than {bits} bits at the scale of its column")
 
 
 def _array(value: Any) -> tuple[ColumnType, Any]:
     if value.dtype != "float64":
-        raise Refused(f"an array of {value.dtype} cannot be stored; convert it with .astype('float64')")
+        raise RefusedArray(f"an array of {value.dtype} cannot be stored; convert it with .astype('float64')")
     if hasattr(value, "mask"):
-        raise Refused("a masked array cannot be stored: its masked elements have no value; use .filled(nan)")
+        raise RefusedArray("a masked array cannot be stored: its masked elements have no value; use .filled(nan)")
     return ColumnType.DOUBLE_ARRAY, array_form(value)
 
 
 def check_array_shape(shape: tuple[int, ...]) -> int:
     """Number of elements; Refused when the server would not take an array of that shape."""
     if not 1 <= len(shape) <= limits.ARRAY_DIMENSIONS_MAX:
-        raise Refused(f"an array has 1 to {limits.ARRAY_DIMENSIONS_MAX} dimensions, this one {len(shape)}")
+        raise RefusedArray(f"an array has 1 to {limits.ARRAY_DIMENSIONS_MAX} dimensions, this one {len(shape)}")
     product = 1
     for dimension in shape:
         product *= dimension
         if not 0 <= dimension <= limits.ARRAY_DIMENSION_MAX or product * 8 > limits.ARRAY_BYTES_MAX:
-            raise Refused(f"an array of shape {shape} is above the limit of {limits.ARRAY_BYTES_MAX} bytes")
+            raise RefusedArray(f"an array of shape {shape} is above the limit of {limits.ARRAY_BYTES_MAX} bytes")
     return product
 
 
@@ -276,7 +276,7 @@ def check_array(shape: tuple[int, ...], elements: bytes) -> None:
     """Refused when the elements are not those of the shape."""
     expected = 8 * check_array_shape(shape)
     if len(elements) != expected:
-        raise Refused(f"an array of shape {shape} has {expected} bytes of elements, not {len(elements)}")
+        raise RefusedArray(f"an array of shape {shape} has {expected} bytes of elements, not {len(elements)}")
 
 
 def array_form(value: Any) -> tuple[tuple[int, ...], bytes]:

@@ -17,7 +17,27 @@ _LOG = logging.getLogger("spoolq.rows")
 
 
 class Refused(Exception):
-    """Why a value cannot be stored; the row buffer adds table and column."""
+    """Why a value cannot be stored; the row buffer adds table and column.  ``code_name`` is the error's."""
+
+    code_name = "InvalidApiCall"
+
+
+class RefusedText(Refused):
+    """A text that is not valid Unicode."""
+
+    code_name = "InvalidUtf8"
+
+
+class RefusedArray(Refused):
+    """An array that has no form in a column."""
+
+    code_name = "ArrayError"
+
+
+class RefusedDecimal(Refused):
+    """A Decimal that is too long."""
+
+    code_name = "DecimalError"
 
 
 def kind_of(value: object) -> str:
@@ -27,7 +47,9 @@ def kind_of(value: object) -> str:
 
 def refused(table: str, column: str, why: object) -> InputError:
     """One value."""
-    return InputError(f"table {table!r}, column {column!r}: {why}", table=table, column=column)
+    error = InputError(f"table {table!r}, column {column!r}: {why}", table=table, column=column)
+    error.code_name = getattr(why, "code_name", error.code_name)
+    return error
 
 
 def type_changed(column_type: int, value_type: int) -> Refused:
@@ -50,7 +72,9 @@ def column_full() -> Refused:
 
 def at_refused(table: str, why: object) -> InputError:
     """The designated timestamp."""
-    return InputError(f"row for table {table!r}: {why}", table=table)
+    error = InputError(f"row for table {table!r}: {why}", table=table)
+    error.code_name = "InvalidTimestamp"
+    return error
 
 
 def mixed_units(table: str, row_type: int, batch_type: int) -> InputError:

@@ -145,6 +145,7 @@ class RowBuffer:
     ``on_trigger()`` runs with the lock held, and its errors come out of the row call although the
     row stays buffered; ``after_trigger()`` runs behind it in the same call, without the lock.
     ``row_bytes_max`` (0 = off): a row, or a new symbol, that alone needs a larger message is refused.
+    ``row_result`` is what `row` returns: the sender it belongs to.
     ``initial_nbytes`` (0 = off): room the columns of a table begin with together, where memory is the
     body's own: the compiled one's.
     """
@@ -159,6 +160,7 @@ class RowBuffer:
         self.on_trigger: Callable[[], object] | None = None
         self.on_first_row: Callable[[], object] | None = None
         self.after_trigger: Callable[[], object] | None = None
+        self.row_result: object = None
         self.latched: SpoolqError | None = None
         self._max_name_bytes = max_name_bytes
         self._by_text: dict[str, Table] = {}
@@ -248,24 +250,25 @@ class RowBuffer:
     # -- rows ----------------------------------------------------------------------------------
     def row(
         self,
-        table: str,
+        table_name: str,
         *,
         symbols: Mapping[str, str | None] | None = None,
         columns: Mapping[str, Any] | None = None,
         at: Any,
-    ) -> None:
-        """Buffers one row, whole or not at all.
+    ) -> Any:
+        """Buffers one row, whole or not at all; returns ``row_result``.
 
         ``symbols``: SYMBOL columns by name; ``columns``: all others, the type by the value
         (`convert.natural`); None = NULL.  ``at``: the designated timestamp.
 
         Raises InputError (table, column and kind of value named), ReentryError, or the latched error.
         """
-        self._locked(lambda: self._append(table, lambda row: self._fill(row, symbols, columns), at))
+        self._locked(lambda: self._append(table_name, lambda row: self._fill(row, symbols, columns), at))
+        return self.row_result
 
     def rows(
         self,
-        table: str,
+        table_name: str,
         rows: Iterable[Sequence[Any]],
         *,
         symbols: Sequence[str] = (),
@@ -278,17 +281,17 @@ class RowBuffer:
         designated timestamp, unless ``at`` gives one for all.  The first row that is refused is
         undone and raises; the rows before it stay.
         """
-        check_table_name(table, self._max_name_bytes)
-        symbols, columns = as_names(table, symbols), as_names(table, columns)
-        width = len(check_shape(table, symbols, columns, self._max_name_bytes)) + (at is None)
+        check_table_name(table_name, self._max_name_bytes)
+        symbols, columns = as_names(table_name, symbols), as_names(table_name, columns)
+        width = len(check_shape(table_name, symbols, columns, self._max_name_bytes)) + (at is None)
         done = 0
         for given in rows:
             try:
-                values = as_values(table, done, given)
+                values = as_values(table_name, done, given)
                 if len(values) != width:
-                    raise faults.wrong_width(table, done, len(values), width)
+                    raise faults.wrong_width(table_name, done, len(values), width)
                 self.row(
-                    table,
+                    table_name,
                     symbols=dict(zip(symbols, values, strict=False)),
                     columns=dict(zip(columns, values[len(symbols) :], strict=False)),
                     at=values[-1] if at is None else at,

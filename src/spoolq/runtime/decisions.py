@@ -18,7 +18,7 @@ from typing import Final
 
 from spoolq.delivery import actions, events, policy
 from spoolq.errors import ConfigError
-from spoolq.events import ErrorEvent
+from spoolq.events import ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.runtime.dispatcher import Dispatcher
 
 _LOG = logging.getLogger("spoolq.errors")
@@ -30,8 +30,8 @@ ErrorPolicy = Callable[[ErrorEvent], str | None]
 def error_event(refusal: actions.ServerErrorEvent) -> ErrorEvent:
     """What handlers and the resolver are told of a refusal."""
     return ErrorEvent(
-        refusal.category,
-        refusal.policy,
+        SenderErrorCategory(refusal.category),
+        SenderErrorPolicy(refusal.policy),
         refusal.status,
         refusal.server_text,
         refusal.message_sequence,

@@ -29,11 +29,12 @@ from spoolq import limits
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, State, actions, events
-from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, SpoolqError, StorageError, doubted
+from spoolq.delivery.verdicts import event_of
+from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, ServerRejection, SpoolqError, StorageError, doubted
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
 from spoolq.runtime.clock import Clock
-from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_callable, check_category_policies
+from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_callable, check_category_policies, error_event
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
 from spoolq.runtime.letters import Letters
@@ -304,8 +305,11 @@ class Engine:
             self.keeper.wake()
 
     def _latched(self, latch: actions.Latch) -> None:
-        if self.progress.fail(latch.error):
-            self.rows.latched = latch.error
+        error = latch.error
+        if isinstance(error, ServerRejection):
+            error.sender_error = error_event(event_of(error, error.from_fsn, error.to_fsn))
+        if self.progress.fail(error):
+            self.rows.latched = error
 
     def _report(self, report: actions.Report) -> None:
         event = report.event

@@ -12,11 +12,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Final
 
 from spoolq.delivery import actions
 from spoolq.errors import SpoolqError
-from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent
+from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.runtime.decisions import error_event
 from spoolq.runtime.dispatcher import Dispatcher
 from spoolq.spool.report import RecoveryReport
@@ -99,14 +99,14 @@ class Reports:
 
     def fault(self, error: SpoolqError, first_fsn: int, last_fsn: int) -> None:
         """A fault of ours ended the sender: the machine did not report it."""
-        self._error(
-            ErrorEvent("client_fault", "terminal", None, str(error), None, first_fsn, last_fsn, datetime.now(UTC))
-        )
+        category, policy = SenderErrorCategory.ClientFault, SenderErrorPolicy.Terminal
+        self._error(ErrorEvent(category, policy, None, str(error), None, first_fsn, last_fsn, datetime.now(UTC)))
 
     def slot_set_aside(self, found: RecoveryReport) -> None:
         """The slot held frames that cannot be sent; it was kept under another name (ours.md 15d)."""
         text = f"the slot {found.slot} was unreplayable and is kept as {found.set_aside}: {'; '.join(found.warnings)}"
-        self._error(ErrorEvent("slot_unreplayable", "set_aside", None, text, None, -1, -1, datetime.now(UTC)))
+        category, policy = SenderErrorCategory.SlotUnreplayable, SenderErrorPolicy.SetAside
+        self._error(ErrorEvent(category, policy, None, text, None, -1, -1, datetime.now(UTC)))
 
     def close(self) -> None:
         """Lets the handlers finish for a moment (`Dispatcher.close`)."""
@@ -131,7 +131,7 @@ class Reports:
 
     def _connection(self, event: actions.ConnectionEvent) -> None:
         told = ConnectionEvent(
-            cast(ConnectionEventKind, event.kind),
+            ConnectionEventKind(event.kind),
             self._name(event.endpoint_index),
             self._name(event.previous_endpoint_index) if event.kind == "failed_over" else None,
             event.attempt,
