@@ -320,6 +320,9 @@ def _every_call_raises(sender: Sender) -> None:
         sender.dead_letters,
         lambda: sender.requeue(None),  # type: ignore[arg-type]
         sender.skip_head_frame,
+        lambda: sender.auto_flush_rows,
+        lambda: sender.connection_events_dropped,
+        sender.error_events_dropped,
         sender.establish,
         sender.close_drain,
         sender.close,
