@@ -23,7 +23,6 @@ _OUTSIDE = {
 _NOT_ON_A_CONNECTION = (
     *(events.Begin, events.Connected, events.ConnectFailed, events.TimerDue),
     *(events.LetterSaved, events.LetterFailed, events.Decided),
-    events.DictionaryRestarted,  # symbols, which no world has: tests/delivery/test_machine_connect.py
 )
 
 

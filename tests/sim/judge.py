@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any, Final
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError, StorageError
 from tests.sim import frames
+from tests.sim.dictionaries import Dictionaries
 from tests.sim.left import Left
 from tests.sim.pacing import Pacing, Wrong
-from tests.sim.view import Item, Question, View
+from tests.sim.view import CATEGORIES, DEFAULTS, Item, Question, View
 
 if TYPE_CHECKING:
     from spoolq.delivery.actions import Decide
@@ -48,14 +49,6 @@ _CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 
 _TOKENS_MAX: Final = 8  # 401s between two tokens that were taken
 _SILENCE_MILLIS_MAX: Final = 1_800_000
 _NOT_WRITABLE: Final = 0x0C
-_CATEGORIES: Final = {
-    0x03: "schema_mismatch", 0x05: "parse_error", 0x06: "internal_error", 0x08: "security_error",
-    0x09: "write_error", 0x0C: "not_writable", 0x0D: "dictionary_gap",
-}  # fmt: skip
-_DEFAULTS: Final = {
-    "schema_mismatch": "terminal", "parse_error": "terminal", "security_error": "terminal",
-    "internal_error": "retriable", "write_error": "retriable",
-}  # fmt: skip
 
 
 class Judge:
@@ -72,6 +65,7 @@ class Judge:
         self.letters: set[int] = set()  # frames that are kept as dead letters, and no more to be sent
         self.kept: set[int] = set()  # frames of which some sender kept a dead letter
         self.settled: list[int] = []  # every watermark there was
+        self.dictionaries = Dictionaries(symbols)
         self.durable: set[int] = set()  # frames that are in some server's object store
         self.lied = False
         self.acked = -1
@@ -150,6 +144,7 @@ class Judge:
             raise Wrong(f"published as FSN {fsn}, the next one is {len(self.payloads)}")
         self.payloads.append(payload)
         self.commits.append(0)
+        self.dictionaries.of_frame.append(self.dictionaries.life)
         bound_millis, owing_millis = self._owed_until
         if bound_millis == self._now():  # the machine may have seen it before the connection
             self._may_owe_since_millis = owing_millis
@@ -157,6 +152,15 @@ class Judge:
         self.worked()
         if self.trace is not None:
             self.say(f"published FSN {fsn}, {len(payload)} bytes")
+
+    def begins_life(self) -> None:
+        """The dictionary is about to begin anew."""
+        self.say("the dictionary begins anew")
+        if self.acked + 1 != len(self.payloads):
+            raise Wrong(f"the dictionary begins anew and FSN {self.acked + 1} is not settled")
+        self.dictionaries.begins_anew()
+        self.counts["dictionaries that began anew"] += 1
+        self.worked()
 
     # -- connecting ------------------------------------------------------------------------------
     def connects(self, endpoint: int) -> None:
@@ -209,6 +213,7 @@ class Judge:
         """The machine is told of the connection."""
         if self.view is not None:
             self.view.bound = True
+            self.view.life = self.view.wire.life = self.dictionaries.life
         if not self.ever_connected and self._scenario.begin_budget_millis is not None:
             self._owing_millis = None  # that was the first connect's time
         self.ever_connected = True
@@ -256,6 +261,8 @@ class Judge:
             raise Wrong(f"something is sent behind FSN {fsn - 1}, the last one published")
         if payload != self.payloads[fsn]:
             raise Wrong(f"FSN {frames.trailer(payload)[0]} is sent where FSN {fsn} is due")
+        if self.dictionaries.of_frame[fsn] != view.life:
+            raise Wrong(f"FSN {fsn} is sent on a connection that was told another dictionary")
         if view.cap_nbytes is not None and len(payload) > view.cap_nbytes:
             raise Wrong(f"FSN {fsn} has {len(payload)} bytes, the cap is {view.cap_nbytes}")
         if self.acked + 1 < self._held <= fsn and not self.lied:
@@ -272,28 +279,6 @@ class Judge:
         self._view_of(wire, "sends").broken = True
 
     # -- what the server gets --------------------------------------------------------------------
-    def read(self, payload: bytes, known: int, cap_nbytes: int | None) -> int:
-        """The server reads a message; it knew so many symbols of the connection.  How many it knows then."""
-        first, count, offset = frames.section(payload)
-        end = first + count
-        if first > known:
-            raise Wrong(f"a dictionary gap: {known} symbols are known, the message begins at {first}")
-        if end > len(self._symbols):
-            raise Wrong(f"symbols up to {end} are sent, there are {len(self._symbols)}")
-        entries = self._symbols.entries(first, end)
-        if payload[offset : offset + len(entries)] != entries:
-            raise Wrong(f"symbols {first} to {end} are not what they were")
-        known = max(known, end)
-        if cap_nbytes is not None and len(payload) > cap_nbytes:
-            raise Wrong(f"a message of {len(payload)} bytes, the cap is {cap_nbytes}")
-        if frames.is_data(payload):
-            fsn, needs = frames.trailer(payload)
-            if needs > known:
-                raise Wrong(f"FSN {fsn} uses symbol {needs - 1}, the connection knows {known}")
-        elif offset + len(entries) != len(payload):
-            raise Wrong("a dictionary message with something behind its entries")
-        return known
-
     def committed(self, payload: bytes) -> None:
         """A server has it for good."""
         if frames.is_data(payload):
@@ -397,7 +382,7 @@ class Judge:
         self.pacing.progressed(self._now())
 
     def _took_error(self, view: View, item: Item) -> None:
-        category = _CATEGORIES.get(item.status, "unknown")
+        category = CATEGORIES.get(item.status, "unknown")
         fsn = view.fsn_at_zero + item.sequence - view.catch_up
         first, _ = self._left.group_of(fsn)
         policy = self._policy(view, category, fsn)
@@ -411,7 +396,7 @@ class Judge:
         elif self._answered(view) + 1 < first and fsn <= view.handed_fsn:
             self._latches(view, "protocol_violation")
             return
-        elif self._scenario.decide_millis is not None and category in _DEFAULTS:
+        elif self._scenario.decide_millis is not None and category in DEFAULTS:
             self._asks_about(view, item, fsn, category, policy)
             return
         elif policy == "terminal":
@@ -432,8 +417,8 @@ class Judge:
 
     def _policy(self, view: View, category: str, fsn: int) -> str:
         """What the settings say; only a frame that the server named exactly can be dropped (behaviour.md 6.2)."""
-        policy = _DEFAULTS.get(category, "retriable")
-        chosen = self._scenario.policies.get(category, policy) if category in _DEFAULTS else policy
+        policy = DEFAULTS.get(category, "retriable")
+        chosen = self._scenario.policies.get(category, policy) if category in DEFAULTS else policy
         if chosen != "drop":
             return chosen
         if not self._is_droppable(view, fsn):
@@ -658,6 +643,10 @@ class Judge:
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
             self._too_small.setdefault(wire.endpoint, now)
+        if not why and view.bound and view.life != self.dictionaries.life:
+            why, view.least_millis = "an older dictionary", 0
+            self.pacing.free()
+            self.counts["connections left for a new dictionary"] += 1
         silent = now - max(view.heard_millis, view.since_millis)
         if self._patience[0] and silent >= self._patience[0] - 1:
             if not why:
@@ -724,6 +713,8 @@ class Judge:
         view = self.view
         if view is None or view.maybe_ended or not room:
             return
+        if view.life != self.dictionaries.life:
+            raise Wrong("it sleeps on a connection that was told an older dictionary")
         fsn = view.handed_fsn + 1
         if fsn == self._held or fsn in self._maybe_held:
             return

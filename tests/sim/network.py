@@ -95,6 +95,7 @@ class Wire:
         self._room_nbytes = room_nbytes
         self._fileno = _FILENO_FIRST + endpoint
         self.endpoint = endpoint
+        self.life = 0  # whose dictionary is told over it
         self.session: Session
         # to the server
         self._stream = ClientStream()

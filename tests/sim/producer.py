@@ -85,6 +85,8 @@ class Producer:
     def burst(self) -> None:
         """Some frames, one after the other, then a pause."""
         scenario = self._scenario
+        if scenario.new_lives and self._random() < scenario.new_lives:
+            self._begin_life()
         for _ in range(4 * (1 + int(self._random() * scenario.burst))):
             if self.done:
                 return
@@ -96,8 +98,24 @@ class Producer:
                 return
         self._scheduler.at(self._scheduler.now_millis + scenario.between(0, scenario.pause_millis), self.burst)
 
+    def _begin_life(self) -> None:
+        """The ids of symbols begin anew, as `runtime.new_life` has it: nothing is unsettled, no row is buffered."""
+        loop, symbols = self._loop(), self._symbols
+        if loop is None or not symbols or self._payload is not None or not self.at_rest or self._stepping:
+            return
+        life = loop._life
+        if life.lock.locked() or not self._store.restart_dictionary():
+            return
+        self._judge.begins_life()
+        with life.lock:
+            symbols.restart()
+            life.number += 1
+        loop.wake()
+
     def come_between(self) -> None:
         """A step in the middle of one of the loop's; the frame that it begins is finished at once or soon."""
+        if self._scenario.new_lives and self._random() < self._scenario.new_lives:
+            self._begin_life()
         if self.step() and not self.at_rest:
             if self._random() < 0.5:
                 self._finish()

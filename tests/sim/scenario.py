@@ -107,6 +107,7 @@ class Scenario:
             self.busy_millis = int(self.half_open_millis * (0.5 + 4 * chance()))
         self.slow_names = 0.0 if chance() < 0.8 else 0.1 + chance() * 0.5
         self.watermark_behind = chance() * 0.8  # of a sender that was killed
+        self.new_lives = 0.0 if chance() < 0.7 else 0.3 + chance() * 0.6  # of the dictionary, when all is settled
         # the resolver of refusals
         self.decide_millis = None if chance() < 0.85 else between(20, 100) if chance() < 0.5 else between(100, 600)
         self.unanswered = chance() * 0.5

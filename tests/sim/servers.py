@@ -147,7 +147,7 @@ class Session:
                 self._tell_durable()
                 self._wire.respond(frame(payload, _PONG), Item("pong"))
             return
-        self._known = self._judge.read(payload, self._known, self.plan.cap_nbytes)
+        self._known = self._judge.dictionaries.read(payload, self._known, self.plan.cap_nbytes, self._wire.life)
         if self._busy_millis and frames.is_data(payload) and not self._ended:
             busy_millis, self._busy_millis = self._busy_millis, 0
             self._wire.reading = False

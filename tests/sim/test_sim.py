@@ -28,6 +28,7 @@ MET = (
     "OKs inside a group", "early commits", "groups cut by the end of a connection", "groups delivered",
     "refusals inside a group", "the same, after a longer time",
     *(f"refusal: {kind}" for kind in ("slow name", "no such name")), "names that came late and were used",
+    "dictionaries that began anew", "connections left for a new dictionary",
     "frames that a server works on for long",
     "connections given up as half-open", "dead letters", "PINGs", "terminal: durable",
     "terminal: connection-lost-budget-exhausted", "terminal: never-connected-budget-exhausted",

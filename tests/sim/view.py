@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from tests.sim.network import Wire
+
+CATEGORIES: Final = {
+    0x03: "schema_mismatch", 0x05: "parse_error", 0x06: "internal_error", 0x08: "security_error",
+    0x09: "write_error", 0x0C: "not_writable", 0x0D: "dictionary_gap",
+}  # fmt: skip
+DEFAULTS: Final = {
+    "schema_mismatch": "terminal", "parse_error": "terminal", "security_error": "terminal",
+    "internal_error": "retriable", "write_error": "retriable",
+}  # fmt: skip
+"""Behaviour.md 6.1: what a status means, and the policy of the categories that may have another one."""
 
 
 class Item(NamedTuple):
@@ -45,6 +55,7 @@ class View:
         self.broken = False  # a send failed: what has come by then still counts
         self.must_latch = ""
         self.may_latch: set[str] = set()
+        self.life = 0  # whose dictionary it knows
         self.least_millis: int | None = None  # the pause that this end is worth
         self.owed_nothing_before = False  # when it was closed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class WatchedLog:
                 self._producer.come_between()
             else:
                 self._scheduler.step_if_due()
+            if chance < self._preempt * 0.2:  # it came before the look, not behind it
+                found = self._store.published_fsn
         return found
 
     @property
@@ -107,7 +110,8 @@ class WatchedLog:
 
     def restart(self) -> None:
         """What a killed sender leaves: its watermark may be an older one, of frames that are still there."""
-        store, floor = self._store, self._store._segments[0].base - 1
+        store, dictionaries = self._store, self._judge.dictionaries
+        floor = max(store._segments[0].base - 1, bisect_left(dictionaries.of_frame, dictionaries.life) - 1)
         older = [fsn for fsn in (-1, *self._judge.settled) if floor <= fsn < store.acked_fsn]
         if older and self._random() < self._watermark_behind:
             store.acked_fsn = older[int(self._random() * len(older))]
