@@ -22,10 +22,11 @@ from spoolq.spool.dead_letters import DeadLetters
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import File, Files
 from spoolq.spool.lock import SlotLock
-from spoolq.spool.opening import open_store
+from spoolq.spool.opening import live_slot, open_store
 from spoolq.spool.orphans import adopt
 from spoolq.spool.plan import plan_slot
 from spoolq.spool.replay import ReplayStore
+from spoolq.spool.segment_file import SegmentFile
 from tests.runtime.test_drainer import Bench
 from tests.spool import slot_maker
 from tests.spool.disk_slot import SEGMENT, fill, fresh, payload_of, put, replay
@@ -47,7 +48,7 @@ class Place:
         os.rename(self.path, self.moved)
         self._other = fresh(UnsyncedFiles(), self.path)
         for fsn in range(7):
-            assert put(self._other, b"other %d " % fsn * 3) == fsn
+            assert put(self._other, b"other %04d" % fsn * 3) == fsn
         self._files = self._content()
 
     def _content(self) -> dict[str, bytes]:
@@ -57,7 +58,7 @@ class Place:
         """Nothing of the other sender's was removed, added or changed, and it goes on."""
         assert self._other is not None
         assert self._content() == self._files
-        assert replay(self._other, 0) == [b"other %d " % fsn * 3 for fsn in range(7)]
+        assert replay(self._other, 0) == [b"other %04d" % fsn * 3 for fsn in range(7)]
         self._other.close()
 
 
@@ -248,6 +249,50 @@ def test_inv_27_a_plan_is_not_carried_out_on_somebody_elses_slot(place: Place, m
     with pytest.raises(StorageError, match=FOREIGN):
         open_store(UnsyncedFiles(), str(place.path.parent), ID, segment_nbytes=SEGMENT, total_nbytes=1_000)
     place.untouched()
+
+
+def test_inv_27_a_store_does_not_go_on_in_somebody_elses_files(place: Place) -> None:
+    """The other sender comes between recovery and store; its active segment has the same name and length."""
+
+    class Replacing(UnsyncedFiles):
+        def open(self, path: str, *, write: bool = True) -> File:
+            if self.armed and path.endswith("3.sfa"):
+                self.armed = False
+                place.replace()
+            return super().open(path, write=write)
+
+        armed = False
+
+    before = ours(place)
+    before.close()
+    files = Replacing()
+    opened = recovery.open_slot(files, str(place.path.parent), ID)
+    live = live_slot(opened)
+    files.armed = True
+    with pytest.raises(StorageError, match=FOREIGN):
+        DiskStore.open(files, live, segment_nbytes=SEGMENT, total_nbytes=1_000)
+    assert not files.armed
+    place.untouched()
+    assert reopened(place.moved) == [payload_of(fsn) for fsn in range(7)]
+
+
+@pytest.mark.parametrize(("at", "data"), [(None, b""), (24 + 4, b"\xff\xff\xff\xff"), (24 + 4, b"\x05\0\0\0")])
+def test_a_segment_that_changes_while_it_is_opened_is_an_error_and_no_endless_loop(
+    tmp_path: Path, at: int | None, data: bytes
+) -> None:
+    store = fresh(UnsyncedFiles(), tmp_path / ID)
+    fill(store, 2)
+    stored = store._active_file.stored
+    store.close()
+    path = Path(stored.path)
+    if at is None:
+        os.truncate(path, 60)
+    else:
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+    with pytest.raises(StorageError, match="was changed while it was being opened"):
+        SegmentFile.open(UnsyncedFiles(), stored)
 
 
 def test_inv_27_a_slot_is_not_set_aside_that_is_somebody_elses(place: Place, monkeypatch: Any) -> None:

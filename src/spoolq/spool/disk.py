@@ -164,6 +164,7 @@ class DiskStore(Appender):
         try:
             check_sizes(segment_nbytes, total_nbytes)
             active = SegmentFile.open(files, slot.segments[-1])
+            slot.lock.check()  # behind the last file that is opened by its path: they are all of this slot
             store = cls(
                 files,
                 slot,

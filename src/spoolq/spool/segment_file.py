@@ -226,12 +226,25 @@ def _whole_frames(piece: bytes) -> int:
 
 
 def _frame_ends(files: Files, file: File, append_offset: int) -> array[int]:
-    """Offsets of the first frame and behind each, up to ``append_offset``, which recovery has proven."""
+    """Offsets of the first frame and behind each, up to ``append_offset``, which recovery has proven.
+
+    Raises StorageError when that does not hold any more.
+    """
     ends = array("Q", [limits.SEGMENT_HEADER_BYTES])
     while ends[-1] < append_offset:
         start = ends[-1]
         chunk = files.read(file, start, min(_CHUNK_BYTES, append_offset - start))
         while ends[-1] - start + limits.FRAME_HEADER_BYTES <= len(chunk):
             length = layout.FRAME.unpack_from(chunk, ends[-1] - start)[1]
+            if length < 0:
+                break
             ends.append(ends[-1] + limits.FRAME_HEADER_BYTES + length)
+        if ends[-1] == start:
+            break
+    if ends[-1] != append_offset:
+        raise StorageError(
+            f"{file.path} was changed while it was being opened: its frames ended at byte {append_offset} and do not "
+            "any more; look for another program that writes there, and open the slot again",
+            filename=file.path,
+        )
     return ends
