@@ -254,7 +254,7 @@ class ClosedError(SpoolqError):
 
 
 class ReentryError(SpoolqError):
-    """A conversion hook or a handler called into the sender that is calling it."""
+    """A conversion hook or a signal handler called into the sender whose call it runs in."""
 
 
 class ForkedError(SpoolqError):

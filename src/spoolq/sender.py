@@ -411,6 +411,17 @@ class Sender(DropIn):
         the first call.  ``flush=False`` forgets the buffered rows; published frames are still waited
         for.  A second call does nothing.
 
+        In a signal handler, and in a token provider, it may run inside another call of this sender on the same
+        thread, which cannot end meanwhile.  Then closing begins on a thread of its own and this returns at once;
+        the next call of ``close`` waits for the end and raises its errors, and so does the interpreter's exit,
+        which logs them.  So this is safe, and loses no row that was buffered:
+
+            def stop(signum, frame):
+                sender.close()
+                sys.exit()             not os._exit, which waits for nothing
+
+        A conversion hook that calls it gets ReentryError.
+
         With ``sf_durability`` other than ``memory``, what is not acknowledged is synced to the disk.  When that
         fails, StorageError: the threads have ended, but the slot's lock and its data are kept; mend the disk and
         call ``close()`` again, or ``close(flush=False)`` to let go of the slot without the sync.

@@ -227,3 +227,25 @@ def test_no_repr_shows_what_a_provider_holds() -> None:
 def test_a_provider_is_the_token_and_given_once(conf: str, keywords: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(conf, token=lambda: "t", **keywords)
+
+
+def test_a_provider_may_close_the_sender(server: QwpServer) -> None:
+    """It is asked on the sender's own thread, which cannot wait for itself: another one closes."""
+    sender: Sender
+    asked, closed = [], threading.Event()
+
+    def provider() -> str:
+        asked.append(threading.current_thread().name)
+        if len(asked) == 2:
+            sender.close()
+            closed.set()
+        return "tok-1"
+
+    sender = open_with(server, provider)
+    publish(sender, 0)
+    sender.wait()
+    server.drop_connections()
+    assert closed.wait(10)
+    sender.close()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "spoolq-io"] == []
+    assert numbers(server) == [0]

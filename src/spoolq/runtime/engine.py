@@ -30,7 +30,16 @@ from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, State, actions, events
 from spoolq.delivery.verdicts import event_of
-from spoolq.errors import ClosedError, DeliveryTimeout, ForkedError, ServerRejection, SpoolqError, StorageError, doubted
+from spoolq.errors import (
+    ClosedError,
+    DeliveryTimeout,
+    ForkedError,
+    ReentryError,
+    ServerRejection,
+    SpoolqError,
+    StorageError,
+    doubted,
+)
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
 from spoolq.runtime.clock import Clock
@@ -41,6 +50,7 @@ from spoolq.runtime.letters import Letters
 from spoolq.runtime.new_life import NewLife
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
+from spoolq.runtime.reentry import calls_under_way, in_signal_handler
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("spoolq")
 _JOIN_SECONDS: Final = 30.0  # behaviour.md 2.7: how long a blocked thread is waited for
+_WAITS: Final = frozenset({"await_acked", "await_ok", "await_all"})  # what holds nothing while it waits
 
 
 class Engine:
@@ -150,6 +161,7 @@ class Engine:
         self._io_ended = False
         self._io_left = False
         self._close_begun = False
+        self._close_error: BaseException | None = None  # of a close that nobody waited for
         self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
         self._is_forked = False
         self._close_ended = threading.Event()
@@ -588,10 +600,16 @@ class Engine:
             raise _forked_error()
 
     # -- close -----------------------------------------------------------------------------------
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._close_begun
+
     def close(self, *, flush: bool = True) -> None:
         """Ends everything; the first error is raised when all of it is done (behaviour.md 2.7).
 
-        A second call does nothing, a racing one waits for the first.  Errors: the latched terminal
+        A second call does nothing, a racing one waits for the first.  Inside another call of this very thread
+        (`reentry`) a thread of its own does it, as soon as that call lets it.  Errors: the latched terminal
         one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
         ``close_flush_timeout_millis``.
 
@@ -599,16 +617,65 @@ class Engine:
         the buffered rows are still held, and another call tries that part again; with ``flush=False`` it gives up.
         """
         self.check_process()
-        if self.rows.lock(blocking=False):  # raises when a conversion hook of this thread calls
-            self.rows.unlock()
+        under_way = calls_under_way(self)
+        if "close" in under_way:
+            return  # a signal handler: the call that it has interrupted goes on
+        if self._holds_something(under_way):
+            self._close_later(flush)
+            return
+        with self._close_lock:
+            first, self._close_begun = not self._close_begun, True
+        if first:
+            try:
+                self._close(flush)
+            finally:
+                self._close_ended.set()
+            return
+        self._close_ended.wait()
+        if self._store_kept:
+            self._close_again(flush)
+        error, self._close_error = self._close_error, None
+        if error is not None:
+            raise error
+
+    def _holds_something(self, under_way: set[str]) -> bool:
+        """Whether this thread is in calls of this sender that hold what `close` would wait for.
+
+        Raises ReentryError for a conversion hook, which is none but a mistake.
+        """
+        try:
+            if self.rows.lock(blocking=False):
+                self.rows.unlock()
+        except ReentryError:
+            if not under_way and not in_signal_handler():
+                raise
+            return True
+        return bool(under_way - _WAITS) or (bool(under_way) and self.progress.held_here)
+
+    def _close_later(self, flush: bool) -> None:
+        """Closes on a thread of its own; raises ReentryError when there is none to be had."""
         with self._close_lock:
             first, self._close_begun = not self._close_begun, True
         if not first:
-            self._close_ended.wait()
-            if self._store_kept:
-                self._close_again(flush)
             return
-        lifecycle.forget(self)
+        try:
+            # a daemon, which the exit waits for in `lifecycle`: it must not hang on a lock of `threading`
+            threading.Thread(target=self._close_beside, args=(flush,), name="spoolq-close", daemon=True).start()
+        except RuntimeError as error:
+            self._close_begun = False
+            raise ReentryError(f"close() inside another call of this sender: {error}; call it behind that") from error
+
+    def _close_beside(self, flush: bool) -> None:
+        try:
+            self._close(flush)
+        except BaseException as error:
+            _LOG.error("close() of %s: %s", self.describe(), error)
+            self._close_error = error
+        finally:
+            self._close_ended.set()
+
+    def _close(self, flush: bool) -> None:
+        """The first call."""
         steps = Steps()
         try:
             steps.run(self.progress.begin_closing)
@@ -616,6 +683,7 @@ class Engine:
             steps.run(self._drain)
         finally:
             self._end(steps)
+            lifecycle.forget(self)
         steps.finish()
 
     def _last_publish(self, flush: bool) -> None:
@@ -679,7 +747,6 @@ class Engine:
         steps.run(self.progress.end)
         if not (self._store_kept or self._io_left):
             lifecycle.ended(self)
-        self._close_ended.set()
 
     def _publish_rest(self, steps: Steps) -> None:
         """Rows that the last publish could not put into the slot are tried once more: its trouble may have passed.

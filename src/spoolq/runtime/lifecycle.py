@@ -12,8 +12,8 @@ Fork (ours.md 32): a child has none of the threads, and it shares the sockets.  
 inherited sender raises ForkedError; its copies of the descriptors are closed without a word on the
 wire, so the parent goes on undisturbed.
 
-`watch` is called by an engine that has opened, `forget` by one that begins to close, `ended` by one that has closed:
-in between a fork still finds its locks held and its descriptors open.
+`watch` is called by an engine that has opened, `forget` by one whose `close` comes back, `ended` by one that has
+nothing open: in between a fork still finds its locks held and its descriptors open.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ class Open(Protocol):
     def describe(self) -> str:
         """The sender in a few words."""
 
+    @property
+    def closing(self) -> bool:
+        """Whether somebody has begun to close it."""
+
     def close(self) -> None:
-        """Ends it in order."""
+        """Ends it in order; waits for whoever has begun."""
 
     def forked(self) -> None:
         """This process is a child: let go of what the parent owns."""
@@ -79,7 +83,7 @@ def _watch_exit() -> None:
 
 
 def forget(engine: Open) -> None:
-    """The engine closes by itself: the exit does not."""
+    """Nobody has to close the engine any more."""
     _open.discard(engine)
 
 
@@ -95,7 +99,8 @@ def close_all() -> None:
     """
     steps = Steps()
     for engine in list(_open):
-        steps.run(_say_not_closed, engine)
+        if not engine.closing:  # else another thread is at it, and `close` waits for that
+            steps.run(_say_not_closed, engine)
         try:
             engine.close()
         except BaseException:  # the next one is closed as well

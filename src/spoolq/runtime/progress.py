@@ -66,6 +66,12 @@ class Progress:
         self.error = error
         self.closing = self.closed = True
 
+    @property
+    def held_here(self) -> bool:
+        """Whether this thread holds the lock: a signal handler has interrupted it outside the wait itself."""
+        held: bool = self._condition._is_owned()  # type: ignore[attr-defined]
+        return held
+
     def wait_until(
         self, reached: Callable[[], bool], timeout_millis: int | None, *, while_closing: bool = True
     ) -> bool:

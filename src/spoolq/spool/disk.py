@@ -90,7 +90,8 @@ class DiskStore(Appender):
         self._segment_nbytes = segment_nbytes
         self._total_nbytes = total_nbytes
         self._syncs = durability != "memory"
-        self._lock = threading.Lock()  # which segments there are; held for moments, never during a sync
+        # Which segments there are; held for moments, never during a sync.  A signal handler may ask for `stats`.
+        self._lock = threading.RLock()
         self._keep_lock = threading.Lock()  # one keeper at a time, and none while closing
         self._sealed: list[StoredSegment] = slot.segments[:-1]
         self._active_file = active
@@ -538,9 +539,14 @@ class DiskStore(Appender):
 
         One sync serves all who wait.  Raises StorageError, ``in_doubt``: the frames are queued all the same.
         """
-        if self._closed:
-            raise StorageError(f"the slot {self._slot.directory} is closed")
-        self._commit.cover(self.published_fsn if fsn is None else fsn)
+        target = self.published_fsn if fsn is None else fsn
+        try:
+            if self._closed:
+                raise StorageError(f"the slot {self._slot.directory} is closed")
+            self._commit.cover(target)
+        except StorageError:
+            if not self._closed or self.acked_fsn < target:
+                raise  # else it was closed meanwhile, and the server has what nobody synced
 
     def request_sync(self, fsn: int) -> None:
         """The keeper syncs up to ``fsn`` as soon as it is published."""

@@ -44,7 +44,8 @@ class MemoryStore(Appender):
         self._segment_nbytes = segment_nbytes
         self._total_nbytes = total_nbytes
         super().__init__(self.frame_nbytes_max, symbols_ahead=limits.DICTIONARY_ENTRIES_MAX)
-        self._lock = threading.Lock()  # the list of segments: producer, I/O thread and keeper change it
+        # The list of segments: producer, I/O thread and keeper change it.  A signal handler may ask for `stats`.
+        self._lock = threading.RLock()
         self._segments: deque[Segment] = deque([self._new_segment(0)])
         self.active = self._segments[-1]
         self._spare: Segment | None = None

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from spoolq.errors import StorageError
+from spoolq.errors import ReentryError, StorageError
 
 
 class Proof:
@@ -29,7 +29,7 @@ class Proof:
     __slots__ = ("_doubtful", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler that calls in here finds a sync of its own thread
         self._doubtful = False
 
     def doubt(self) -> None:
@@ -50,10 +50,11 @@ class Proof:
 class _Attempt:
     """One sync: what it covers when it succeeds, and how it ended (an interrupted one has no error)."""
 
-    __slots__ = ("done", "error", "target_fsn")
+    __slots__ = ("done", "error", "target_fsn", "thread")
 
     def __init__(self, target_fsn: int) -> None:
         self.target_fsn = target_fsn
+        self.thread = threading.get_ident()
         self.done = False
         self.error: StorageError | None = None
 
@@ -82,7 +83,7 @@ class GroupCommit:
         self._failed = failed
         self._ended = ended
         # The plain lock is what `with` takes: a Ctrl-C inside the condition's own methods would leave it locked.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call in here while its own thread does
         self._condition = threading.Condition(self._lock)
         self._running: _Attempt | None = None
         self._closed = False
@@ -95,7 +96,8 @@ class GroupCommit:
     def cover(self, fsn: int) -> None:
         """Everything up to ``fsn``, clamped to published, survives a power cut when this returns.
 
-        Raises StorageError, ``in_doubt``, when the sync that would have covered it failed.
+        Raises StorageError, ``in_doubt``, when the sync that would have covered it failed; ReentryError in a
+        signal handler that has interrupted the sync which runs.
         """
         fsn = min(fsn, self._published())
         mine: _Attempt | None = None
@@ -110,6 +112,11 @@ class GroupCommit:
                     if running is None:
                         mine = self._running = _Attempt(self._published())
                     else:
+                        if running.thread == threading.get_ident():
+                            raise ReentryError(
+                                f"FSN {fsn} is queued, but this very thread is in the middle of a sync, which a signal "
+                                "handler cannot wait for; sync behind that call"
+                            )
                         while not running.done:
                             self._condition.wait()
                         if self.synced_fsn >= fsn:
