@@ -197,8 +197,8 @@ def test_33_a_flush_inside_a_sync_is_an_error_and_its_rows_are_queued(
     real = commit._sync
 
     def sync() -> None:
-        if not told:
-            signal.raise_signal(NUMBER)
+        commit._sync = real
+        signal.raise_signal(NUMBER)
         real()
 
     commit._sync = sync
