@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile twins first-half other-half
+.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile pythons twins first-half other-half
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -97,6 +97,10 @@ observed: build
 powercut: build
 	$(BIN)/python -m tests.spool.power_cut --lives $(LIVES) --seed $(SEED)
 
+# The tests under each Python that pyproject.toml declares, a virtual environment each; all of them must be on the machine.
+pythons: build
+	$(BIN)/python -m tests.pythons
+
 demo: build
 	$(BIN)/spoolq demo
 
@@ -108,5 +112,5 @@ backlog: build
 	$(BIN)/python -m bench.backlog
 
 clean:
-	rm -rf build $(VENV) src/*.egg-info
+	rm -rf build $(VENV) .venv-3.* src/*.egg-info
 	find src -name '*.so' -delete -o -name '*.c' -delete

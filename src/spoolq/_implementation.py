@@ -8,6 +8,8 @@ This is the whole switch.  ``SPOOLQ_IMPLEMENTATION`` forces one:
 
 A room asks ``COMPILED`` in its ``__init__`` and imports one body or the other; nothing else in the
 package looks.  Imports nothing of spoolq.
+
+A free-threaded interpreter gets a RuntimeWarning: both bodies rely on the GIL, and nobody has tested them without.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from __future__ import annotations
 import importlib.machinery
 import logging
 import os
+import sys
+import warnings
 
 _CHOICES = ("compiled", "plain")
 _MODULES: tuple[str, ...] = (  # every extension module that has a plain twin, a line each
@@ -46,6 +50,16 @@ def _missing() -> list[str]:
     ]
 
 
+def _warn_about_free_threads(abi_flags: str) -> None:
+    if "t" in abi_flags:
+        warnings.warn(
+            "spoolq is not tested on free-threaded Python and relies on the GIL: rows and frames may be damaged; use "
+            "the ordinary build of the same version",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 def _choose() -> bool:
     forced = os.environ.get("SPOOLQ_IMPLEMENTATION", "")
     if forced and forced not in _CHOICES:
@@ -68,4 +82,5 @@ def _choose() -> bool:
     return False
 
 
+_warn_about_free_threads(getattr(sys, "abiflags", ""))
 COMPILED: bool = _choose()

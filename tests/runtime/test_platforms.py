@@ -81,7 +81,7 @@ def test_nfr_07_sf_dir_on_windows_is_one_clear_error_before_anything_is_made(tmp
 
 
 def test_nfr_07_macos_syncs_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F_FULLFSYNC for a file, all of its metadata, and what was written through a mapping."""
+    """F_FULLFSYNC for a file, all of its metadata, what was written through a mapping, and the names in a directory."""
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr(files_module.sys, "platform", "darwin")
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
@@ -99,6 +99,8 @@ def test_nfr_07_macos_syncs_reach_the_disk(tmp_path: Path, monkeypatch: pytest.M
         ):
             sync()
             assert calls.pop() == (file.fd, 51)
+        files.sync_directory(str(tmp_path))
+        assert [command for _, command in calls] == [51]
     finally:
         files.unmap(file, mapping)
         files.close(file)

@@ -300,7 +300,10 @@ class Files:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             directory = _opened(fd, path, os.fstat(fd))
             try:
-                os.fsync(fd)
+                if sys.platform == "darwin":  # its fsync leaves names in the drive's cache, too
+                    fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+                else:
+                    os.fsync(fd)
             finally:
                 os.close(_closing(directory))
 
