@@ -11,7 +11,10 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +146,21 @@ def test_13_who_waits_for_the_server_is_not_kept_by_the_linger(how: str) -> None
         assert numbers(server) == [0]
 
 
-@pytest.mark.parametrize(("where", "times"), [("memory", 1_000), ("slot", 300)])
-def test_nfr_01_a_thousand_senders_leave_nothing_behind(tmp_path: Path, where: str, times: int) -> None:
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory that waits for no disk, where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("where", ["memory", "slot"])
+def test_nfr_01_a_thousand_senders_leave_nothing_behind(tmp_path: Path, in_memory: Path, where: str) -> None:
     """Issue 8, done when 6: open, send, close; the server is a process of its own, for its memory does not count."""
-    warm = 100
+    times, warm = 1_000, 100
     extra = "sf_max_segment_bytes=65536;sf_max_total_bytes=262144;"
     if where == "slot":
-        extra += f"sf_dir={tmp_path / 'spool'};"
+        extra += f"sf_dir={in_memory / 'spool'};"
     server = ServerProcess("one", tmp_path, text_nbytes_max=100)
     server.start()
     try:
@@ -177,7 +188,11 @@ def test_nfr_01_a_thousand_senders_leave_nothing_behind(tmp_path: Path, where: s
 
 def _held() -> tuple[int, int, int]:
     """Threads, descriptors, resident bytes of this process."""
-    status = Path("/proc/self/status").read_text()
-    threads = int(status.partition("Threads:")[2].split()[0])
+    for _ in range(10_000):  # a thread that was joined may still be on its way out of the kernel
+        status = Path("/proc/self/status").read_text()
+        threads = int(status.partition("Threads:")[2].split()[0])
+        if threads <= threading.active_count():
+            break
+        os.sched_yield()
     resident = int(status.partition("VmRSS:")[2].split()[0]) << 10
     return threads, len(os.listdir("/proc/self/fd")), resident
