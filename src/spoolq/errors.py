@@ -14,6 +14,13 @@ Split by whose move it is next:
 
 Every error carries ``in_doubt``: False means nothing of the failed call was queued, so repeating it
 is safe; True means some of it was queued and may be delivered, so wait instead of resending.
+
+One rule for rows: **the row of a `row` call that raises is not taken, unless ``in_doubt`` is True.**  That holds
+whatever raised: the row itself, an auto-flush that the row tripped (the row is taken out of the buffer again), or
+an earlier timer flush.  ``in_doubt`` True means that the row is published; do not repeat it.  Of a `rows` call
+``rows_taken`` says how many of its rows were taken, from the first one on.  Rows of earlier calls are never lost.
+
+A latched error is one object that many calls raise; each raises a copy of its own (`fresh`), with its own answer.
 Texts never hold secrets.  Imports nothing of spoolq, but for the code of an error when somebody asks.
 
 `QuestDBError` and `QuestDBServerRejectionError` are the official client's names of `SpoolqError` and
@@ -38,6 +45,9 @@ class SpoolqError(Exception):
     code_name = "InvalidApiCall"
     sender_error: ErrorEvent | None = None
 
+    rows_taken: int | None = None
+    """Raised by `rows`: how many of its rows were taken, buffered or published; None of any other call."""
+
     def __init__(self, message: str, *, in_doubt: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
@@ -50,14 +60,16 @@ class SpoolqError(Exception):
         return QuestDBErrorCode[self.code_name]
 
 
-def doubted(error: SpoolqError) -> SpoolqError:
-    """The same error with ``in_doubt``, as a copy: a latched one is raised by many calls, each with its own answer."""
+def fresh(error: SpoolqError, *, in_doubt: bool = False) -> SpoolqError:
+    """A copy for one call of an error that many calls raise: the call's own answer, notes and traceback."""
     copy: SpoolqError = type(error).__new__(type(error))
     copy.args = error.args
     copy.__dict__.update(error.__dict__)
-    if isinstance(error, OSError) and isinstance(copy, OSError):  # these two are no part of the dict
+    if "__notes__" in copy.__dict__:
+        copy.__notes__ = list(error.__notes__)
+    if isinstance(error, StorageError) and isinstance(copy, StorageError):  # these two are no part of the dict
         copy.errno, copy.filename = error.errno, error.filename
-    copy.in_doubt, copy.__cause__ = True, error.__cause__
+    copy.in_doubt, copy.__cause__ = in_doubt, error.__cause__
     return copy
 
 
@@ -115,7 +127,11 @@ class FrameTooLarge(InputError):
 
 
 class BackpressureError(SpoolqError, TimeoutError):
-    """The spool stayed full for the whole append deadline; the rows are still buffered."""
+    """The spool stayed full for the whole append deadline.
+
+    What was buffered before the call still is; the row of a `row` call that raises this was not taken
+    (unless ``in_doubt``, see the module's text).  Try again when the server catches up.
+    """
 
     code_name = "SocketError"
 

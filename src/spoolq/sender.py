@@ -188,8 +188,9 @@ class Sender(DropIn):
         TimestampMicros, datetime (naive counts as UTC), numpy.datetime64, or ServerTimestamp.
 
         Raises InputError and below for a row that cannot be sent: it is undone, earlier rows stay.
-        When the row trips an auto-flush, errors of the flush come out here and the row stays
-        buffered.  A latched terminal error is raised by every call.
+        When the row trips an auto-flush, errors of the flush come out here and the row is undone, too: a row whose
+        call raises is not taken, unless the error says ``in_doubt``; then it is published.  So a full queue holds
+        no more than ``max_buf_size`` beside it.  A latched terminal error is raised by every call.
         """
         self._engine.rows.row(table_name, symbols=symbols, columns=columns, at=at)
         return self
@@ -207,7 +208,7 @@ class Sender(DropIn):
 
         Each row is a sequence: the values of ``symbols``, then those of ``columns``, then the
         designated timestamp unless ``at`` gives one for all.  The first row that is refused is undone
-        and raises; the rows before it stay.
+        and raises, as with `row`; the rows before it stay, and ``rows_taken`` of the error says how many those are.
         """
         return self._engine.rows.rows(table_name, rows, symbols=symbols, columns=columns, at=at)
 
@@ -237,7 +238,8 @@ class Sender(DropIn):
         """Publishes the buffered rows; with ``wait`` also waits until all that is published is acked.
 
         Without ``wait`` it never waits for the server, except for room in the queue, at most
-        ``sf_append_deadline_millis``; then BackpressureError, and the rows stay buffered.
+        ``sf_append_deadline_millis``; then BackpressureError, and the rows stay buffered.  What a timer flush failed
+        with does not keep it from trying again: it raises only what it fails with itself.
 
         With ``sf_durability`` ``flush`` or ``append`` everything published so far, by auto-flush too, survives
         a power cut when this returns.  When the sync fails: StorageError with ``in_doubt`` True, for the rows
@@ -248,9 +250,10 @@ class Sender(DropIn):
         """
         if buffer is not None or not clear or transactional:
             refuse_arguments(buffer, clear, transactional)
-        self._engine.flush()
         if wait:
-            self.wait()
+            self._engine.flush_and_wait()
+        else:
+            self._engine.flush()
 
     def flush_and_get_fsn(self, buffer: None = None) -> int | None:
         """`flush`; the FSN of the last frame it published, None when nothing was buffered."""
@@ -297,8 +300,7 @@ class Sender(DropIn):
 
     def drain(self, timeout_millis: int | None = None) -> bool:
         """`flush`, then waits until everything is acked; False when the time ran out first."""
-        self._engine.flush()
-        return self._engine.await_acked(self._engine.store.published_fsn, timeout_millis)
+        return self._engine.drain(timeout_millis)
 
     # -- watermarks --------------------------------------------------------------------------------
     def published_fsn(self) -> int | None:
@@ -408,7 +410,8 @@ class Sender(DropIn):
 
         The wait lasts at most ``close_flush_timeout_millis`` (0 or less: not at all); then
         DeliveryTimeout, everything being closed nevertheless.  A latched terminal error is raised by
-        the first call.  ``flush=False`` forgets the buffered rows; published frames are still waited
+        the first call, with a note that names the frames not delivered and where they are, and the number of rows
+        that could not be published.  ``flush=False`` forgets the buffered rows; published frames are still waited
         for.  A second call does nothing.
 
         In a signal handler, and in a token provider, it may run inside another call of this sender on the same

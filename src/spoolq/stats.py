@@ -20,6 +20,9 @@ class SenderStats:
     was made, the first connection excepted.  ``total_reconnect_attempts`` counts every connection
     attempt after the first success.  ``outage_millis`` is how long there has been no connection,
     None while there is one.  ``torn_tail_bytes`` were cut from the slot when it was opened.
+    ``total_backpressure_stalls`` counts the calls that had to wait for room, each once; the flush deadline's own tries,
+    which never wait, are in ``total_timer_flush_failures``.  ``dropped_error_notifications`` are the events that gave
+    way to newer ones in the inbox of the error handler; without a handler, in the one of ``poll_error``.
     ``total_dead_letters`` counts the frames that were taken out of the queue and kept beside the slot.
     ``active_background_drainers`` are at work now; ``..._failed`` counts slots that were given up.
     ``total_durable_acks`` counts the servers' answers of that kind, ``total_durable_trim_advances`` how

@@ -39,7 +39,9 @@ def outcome(rows: Any, call: Call) -> tuple[Any, ...]:
     try:
         result = call(rows)
     except (SpoolqError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        place = {name: getattr(error, name, None) for name in ("table", "column", "size", "limit", "in_doubt")}
+        place = {
+            name: getattr(error, name, None) for name in ("table", "column", "size", "limit", "in_doubt", "rows_taken")
+        }
         return type(error), str(error), place, getattr(error, "__notes__", [])
     return "ok", result
 

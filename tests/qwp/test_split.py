@@ -145,6 +145,43 @@ def test_a_table_that_does_not_fit_is_halved_down_to_one_row() -> None:
     assert shape_of(split.plan(rows, two)) == [(0, index, index + 2) for index in range(0, 8, 2)]
 
 
+def test_a_row_that_was_taken_under_a_larger_limit_has_a_message_of_its_own_behind_the_other_tables() -> None:
+    rows = simple([4, 4, 4])
+    small = encode.frame_bytes(rows, Cut(((2, 0, 4),), 0, 0))
+    rows.row("t1", columns={"v": "y" * 2_000}, at=TimestampMicros(1))
+    rows.row("t1", columns={"v": "x"}, at=TimestampMicros(1))
+    large = encode.frame_bytes(rows, Cut(((1, 4, 5),), 0, 0))
+    assert large > small
+    with pytest.raises(FrameTooLarge):
+        split.plan(rows, small, alone_nbytes_max=large - 1)
+    cuts = split.plan(rows, small, alone_nbytes_max=large)
+    assert shape_of(cuts)[:2] == [(0, 0, 4), (2, 0, 4)]
+    assert [cut.tables[0][0] for cut in cuts[2:]] == [1] * len(cuts[2:])
+    ends = [(first, end) for ((_, first, end),) in (cut.tables for cut in cuts[2:])]
+    assert ends[0][0] == 0
+    assert ends[-1][1] == 6
+    assert all(one[1] == two[0] for one, two in pairwise(ends))
+    assert [cut.tables for cut in cuts if encode.frame_bytes(rows, cut) > small] == [((1, 4, 5),)]
+
+
+def test_a_symbol_that_was_taken_under_a_larger_limit_is_registered_alone() -> None:
+    rows = RowBuffer(SymbolTable())
+    for text in ("a", "b" * 500, "c"):
+        rows.row("t", symbols={"s": text}, at=TimestampMicros(1))
+    with pytest.raises(FrameTooLarge):
+        split.plan(rows, 300, alone_nbytes_max=400)
+    assert shape_of(split.plan(rows, 300, alone_nbytes_max=1_000))[:3] == [(-1, 0, 1), (-1, 1, 2), (-1, 2, 3)]
+
+
+def test_a_dense_dictionary_above_the_limit_is_not_repeated_for_each_row() -> None:
+    rows = RowBuffer(SymbolTable())
+    for index in range(100):
+        rows.row("t", symbols={"s": f"symbol {index}"}, at=TimestampMicros(1))
+    assert len(split.plan(rows, 500, alone_nbytes_max=20_000, dense=True)) == 1
+    with pytest.raises(FrameTooLarge):
+        split.plan(rows, 500, alone_nbytes_max=1_000, dense=True)
+
+
 def test_one_row_that_is_too_large_plans_nothing() -> None:
     rows = simple([3])
     rows.row("t0", columns={"v": "y" * 500}, at=TimestampMicros(1))

@@ -80,11 +80,72 @@ def test_BP_01_an_auto_flush_raises_it_out_of_the_row_call(server: QwpServer) ->
         call = Call(sender.row, "t", columns={**columns, "n": 2}, at=TimestampMicros(3))
         clock.wait_for_wait(20_000)
         clock.advance(20_000)
-        with pytest.raises(BackpressureError):
+        with pytest.raises(BackpressureError, match="earlier calls are kept: try again") as caught:
             call.outcome()
-        assert sender.stats().rows_buffered == 1, "the row itself is buffered"
+        assert (caught.value.in_doubt, sender.stats().rows_buffered) == (False, 0), "the row was not taken"
+        assert "was not taken: it may be repeated" in caught.value.__notes__[0]
         server.release_acks()
-    assert _landed(server) == [0, 1, 2]
+        sender.wait()
+        sender.row("t", columns={**columns, "n": 2}, at=TimestampMicros(3))  # as the error allows
+    assert _landed(server) == [0, 1, 2], "once"
+
+
+def test_3_3_the_row_that_trips_a_failing_auto_flush_is_undone_and_the_rows_before_it_are_kept(
+    server: QwpServer,
+) -> None:
+    with open_sender(server, _SMALL + "auto_flush_rows=3;sf_append_deadline_millis=1;") as sender:
+        server.hold_acks()
+        _big(sender, 0, 1)
+        columns = {"b": b"x" * 30_000}
+        sender.row("t", columns={**columns, "n": 2}, at=TimestampMicros(3))
+        sender.row("t", columns={**columns, "n": 3}, at=TimestampMicros(4))
+        for _ in range(3):
+            with pytest.raises(BackpressureError) as caught:
+                sender.row("t", symbols={"s": "new"}, columns={**columns, "n": 4}, at=TimestampMicros(5))
+            assert (caught.value.in_doubt, sender.stats().rows_buffered) == (False, 2)
+        with pytest.raises(BackpressureError) as caught:
+            sender.rows("t", [(b"", 9, TimestampMicros(9))], columns=["b", "n"])
+        assert (caught.value.in_doubt, caught.value.rows_taken, sender.stats().rows_buffered) == (False, 0, 2)
+        server.release_acks()
+        sender.wait()
+        sender.row("t", columns={**columns, "n": 4}, at=TimestampMicros(5))
+    assert _landed(server) == [0, 1, 2, 3, 4]
+
+
+def test_3_3_a_row_that_a_failing_auto_flush_has_published_is_in_doubt(server: QwpServer) -> None:
+    """Its table went out as one part of a split, and the next part found no room."""
+    with open_sender(server, _SMALL + "auto_flush_rows=3;sf_append_deadline_millis=1;") as sender:
+        server.hold_acks()
+        _big(sender, 0)
+        sender.row("t", columns={"b": b"x" * 30_000, "n": 1}, at=TimestampMicros(2))
+        sender.row("u", columns={"b": b"x" * 60_000, "n": 2}, at=TimestampMicros(3))
+        with pytest.raises(BackpressureError) as caught:
+            sender.row("t", columns={"b": b"x" * 20_000, "n": 3}, at=TimestampMicros(4))
+        assert (caught.value.in_doubt, sender.published_fsn(), sender.stats().rows_buffered) == (True, 1, 1)
+        assert "is published: do not repeat it" in caught.value.__notes__[0]
+        server.release_acks()
+    assert (_landed(server), server.store.count("u")) == ([0, 1, 3], 1)
+
+
+@pytest.mark.parametrize("extra", ["auto_flush=off;", "auto_flush_bytes=64k;auto_flush_rows=off;"])
+def test_max_buf_size_is_a_limit_for_a_caller_that_goes_on_after_the_error(server: QwpServer, extra: str) -> None:
+    full = "sf_max_segment_bytes=65536;sf_max_total_bytes=131072;sf_append_deadline_millis=1;max_buf_size=100k;"
+    with open_sender(server, full + extra, base="auto_flush_interval=off;") as sender:
+        server.hold_acks()
+        taken, refused = [], 0
+        for number in range(600):
+            try:
+                sender.row(
+                    "t", symbols={"s": f"s{number}"}, columns={"b": b"x" * 1000, "n": number}, at=TimestampMicros(1)
+                )
+                taken.append(number)
+            except BackpressureError:
+                refused += 1
+        assert refused > 300
+        assert sender._engine.rows.nbytes < 100 << 10
+        server.release_acks()
+        sender.flush(wait=True)
+    assert _landed(server) == taken
 
 
 def test_BP_02_an_ack_during_the_wait_lets_it_through(server: QwpServer) -> None:
@@ -146,6 +207,33 @@ def test_BP_03_one_stall_counts_once_and_warns_at_most_every_5_s(server: QwpServ
         assert sender.stats().total_backpressure_stalls == 2
         server.release_acks()
         call.outcome()
+
+
+def test_BP_03_a_split_that_waits_for_each_part_is_one_stall(server: QwpServer) -> None:
+    with open_sender(server, _SMALL) as sender:
+        for number in range(8):
+            sender.row("t", columns={"b": b"x" * 60_000, "n": number}, at=TimestampMicros(number + 1))
+        server.hold_acks()
+        call = Call(sender.flush)
+        server.wait_for_messages(2)
+        server.release_acks()
+        call.outcome()
+        assert sender.stats().total_backpressure_stalls == 1
+
+
+def test_BP_03_the_tries_of_the_timer_block_nobody_and_are_no_stalls(server: QwpServer) -> None:
+    clock = StepClock()
+    with open_sender(server, _SMALL + "auto_flush_interval=100;", clock=clock) as sender:
+        server.hold_acks()
+        _big(sender, 0, 1)
+        sender.row("t", columns={"b": b"x" * 60_000, "n": 2}, at=TimestampMicros(3))
+        for _ in range(20):
+            clock.wait_for_wait(100)
+            clock.advance(100)
+        clock.wait_for_wait(100)
+        waiting, stalls = sender.stats().rows_buffered, sender.stats().total_backpressure_stalls
+        server.release_acks()
+    assert (waiting, stalls) == (1, 0)
 
 
 def test_a_terminal_error_ends_the_wait_for_room(server: QwpServer) -> None:

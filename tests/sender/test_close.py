@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from spoolq import Sender, TimestampMicros
-from spoolq.errors import ClosedError, DeliveryTimeout, ReentryError, ServerRejection, SpoolqError
-from spoolq.testing import QwpServer, Reject, Script
+from spoolq.errors import AuthError, ClosedError, DeliveryTimeout, ReentryError, ServerRejection, SpoolqError
+from spoolq.testing import Answer, QwpServer, Refuse, Reject, Script
 
 from .harness import Call, Recorder, StepClock, free_port, numbers, open_sender, publish, put
 from .raw_server import RawServer
@@ -187,14 +189,85 @@ def test_CLS_05_of_racing_closers_one_raises_the_terminal_error(server: QwpServe
     assert [type(error) for error in outcomes if error is not None] == [ServerRejection]
 
 
-def test_CLS_06_a_user_who_only_calls_close_sees_a_terminal_error(server: QwpServer) -> None:
+_ENDS = {
+    "a refused frame": (Script(reject=(Reject(1, 5, "cannot be read"),)), ServerRejection, r"FSN 1.*cannot be read"),
+    "credentials": ([Script(), Script(refuse=Refuse(401))], AuthError, "ws-upgrade-failed"),
+    "broken framing": (Script(answers=(Answer(2, "masked"),)), ServerRejection, "WebSocket protocol"),
+}
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("why", _ENDS)
+def test_CLS_06_a_user_who_only_calls_close_sees_a_terminal_error_and_which_frames_it_left(
+    tmp_path: Path, why: str, on_disk: bool, caplog
+) -> None:
+    script, error, text = _ENDS[why]
+    with QwpServer(script=script) as server:
+        sender = open_sender(server, f"sf_dir={tmp_path};" if on_disk else "")
+        server.hold_acks()
+        publish(sender, 0, 1)
+        for number in range(2, 5):
+            publish(sender, number)
+        server.wait_for_messages(4)
+        if why == "credentials":
+            server.drop_connections()
+        server.release_acks()
+        with pytest.raises(error, match=text) as caught:
+            sender.close()
+        sender.close()
+    acked, published = sender.acked_fsn(), sender.published_fsn()
+    assert published == 3
+    left = f"FSN {0 if acked is None else acked + 1} to 3 not delivered: "
+    fate = (
+        "they stay in the slot " + str(tmp_path / "default") if on_disk else "they were queued in memory and are lost"
+    )
+    (note,) = caught.value.__notes__
+    assert note.startswith(left + fate)
+    assert [record.levelname for record in caplog.records if left + fate in record.getMessage()] == ["ERROR"]
+    if not on_disk:
+        assert not re.search("skip_head_frame|is kept|they stay", "".join([str(caught.value), *caught.value.__notes__]))
+    assert sender.stats().last_terminal_error is not None
+    assert not hasattr(sender.stats().last_terminal_error, "__notes__")
+
+
+def test_CLS_06_rows_that_found_no_room_behind_a_terminal_error_are_counted(server: QwpServer, caplog) -> None:
+    server.set_script(Script(reject=(Reject(0, 5, "cannot be read"),)))
+    sender = open_sender(server, "sf_max_segment_bytes=4096;sf_max_total_bytes=8192;")
+    for number in range(5):
+        sender.row("t", columns={"b": b"x" * 3000, "n": number}, at=TimestampMicros(number + 1))
+    with pytest.raises(ServerRejection) as caught:
+        sender.close()
+    lost = 4 - (sender.published_fsn() or 0)
+    assert lost > 0
+    assert caught.value.__notes__ == [  # the same error of two steps is one
+        f"FSN 0 to {sender.published_fsn()} not delivered: they were queued in memory and are lost",
+        f"{lost} buffered rows could not be published and are lost",
+    ]
+    assert caught.value.__notes__[-1] in caplog.text
+
+
+def test_CLS_06_an_error_that_leaves_a_with_block_has_it_beside_it(server: QwpServer) -> None:
     server.set_script(Script(reject=(Reject(0, 5, "cannot be read"),)))
     sender = open_sender(server)
-    put(sender, 0)
-    with pytest.raises(ServerRejection, match=r"FSN 0.*cannot be read") as caught:
+    publish(sender, 0)
+    leaving = RuntimeError("the caller's")
+    sender.__exit__(RuntimeError, leaving, None)
+    (note,) = leaving.__notes__
+    assert "cannot be read" in note
+    assert "FSN 0 not delivered: they were queued in memory and are lost" in note
+
+
+def test_CLS_06_nothing_is_named_when_all_was_delivered(server: QwpServer, tmp_path: Path) -> None:
+    server.set_script(Script(reject=(Reject(1, 5, "cannot be read"),)))
+    sender = open_sender(server, f"sf_dir={tmp_path};")
+    for number in (0, 1):
+        publish(sender, number)
+    with pytest.raises(ServerRejection):
+        sender.wait()
+    sender.skip_head_frame()
+    with pytest.raises(ServerRejection) as caught:
         sender.close()
-    assert (caught.value.from_fsn, caught.value.to_fsn) == (0, 0)
-    sender.close()
+    assert getattr(caught.value, "__notes__", []) == []
 
 
 def test_close_is_idempotent_and_what_comes_after_it_is_a_closed_error(server: QwpServer) -> None:

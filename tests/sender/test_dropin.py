@@ -412,7 +412,7 @@ def test_35_the_sender_error_is_there_for_who_latched_first_and_for_copies(serve
         0,
         datetime.datetime.now(datetime.UTC),
     )
-    copy = errors.doubted(rejection)
+    copy = errors.fresh(rejection, in_doubt=True)
     assert (copy.sender_error, copy.in_doubt) == (event, True)
 
 

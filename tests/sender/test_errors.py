@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from spoolq import TimestampMicros
-from spoolq.errors import DeliveryTimeout, ServerRejection, SpoolqError, StorageError, doubted
+from spoolq.errors import (
+    AuthError,
+    BackpressureError,
+    ClosedError,
+    DeliveryTimeout,
+    ServerRejection,
+    SpoolqError,
+    StorageError,
+    fresh,
+)
 from spoolq.testing import Answer, QwpServer, Reject, Script
 
 from .harness import Call, Recorder, StepClock, numbers, open_sender, publish, put
@@ -35,7 +44,8 @@ def test_ERR_01_a_terminal_rejection_makes_flush_raise_the_typed_error_with_its_
     assert (error.server_text, error.message_sequence) == ("column n is a DATE", 1)
     assert (error.from_fsn, error.to_fsn) == (1, 1)
     assert sender.must_close is True
-    assert sender.stats().last_terminal_error is error
+    latched = sender.stats().last_terminal_error
+    assert (type(latched), str(latched)) == (ServerRejection, str(error))
     with pytest.raises(ServerRejection):
         sender.close()
     assert numbers(server) == [0]
@@ -119,9 +129,11 @@ def test_ERR_06_nothing_is_told_before_it_is_latched_everywhere(server: QwpServe
     monkeypatch.setattr(engine.reports, "take", take)
     publish(sender, 0)
     publish(sender, 1)
-    with pytest.raises(ServerRejection) as caught:
+    with pytest.raises(ServerRejection):
         sender.close()
-    assert seen[0] == (caught.value, caught.value, True)
+    latched = sender.stats().last_terminal_error
+    assert latched is not None
+    assert seen[0] == (latched, latched, True)
 
 
 def test_ERR_07_a_rejection_logs_one_line_without_a_traceback(server: QwpServer, caplog) -> None:
@@ -273,12 +285,92 @@ def test_3_3_rows_that_a_stopped_sender_has_queued_on_a_slot_are_in_doubt(tmp_pa
             assert numbers(server) == [0, 1]
 
 
-def test_a_copy_in_doubt_says_all_that_the_error_said() -> None:
+def test_a_copy_says_all_that_the_error_said_and_is_the_calls_own() -> None:
     error = StorageError("cannot write it", errno=28, filename="f")
-    copy = doubted(error)
-    assert type(copy) is StorageError
-    assert (str(copy), copy.errno, copy.filename, copy.in_doubt) == ("cannot write it", 28, "f", True)  # type: ignore[attr-defined]
-    assert error.in_doubt is False
+    error.add_note("once")
+    error.__cause__ = OSError(28, "no space")
+    copy = fresh(error, in_doubt=True)
+    copy.add_note("twice")
+    assert isinstance(copy, StorageError)
+    assert (str(copy), copy.errno, copy.filename, copy.in_doubt) == ("cannot write it", 28, "f", True)
+    assert (copy.__cause__, copy.__notes__) == (error.__cause__, ["once", "twice"])
+    assert (error.in_doubt, error.__notes__) == (False, ["once"])
+    assert fresh(copy).in_doubt is False
+    for other in (
+        BackpressureError("no room"),  # these are OSErrors too, and say what they were given
+        AuthError("refused", status=401),
+    ):
+        same = fresh(other)
+        assert (type(same), str(same), vars(same)) == (type(other), str(other), vars(other))
+
+
+def test_3_3_a_latched_error_says_of_each_call_what_that_call_has_queued(server: QwpServer) -> None:
+    """A split that published a part before the sender stopped is in doubt; the calls behind it are not."""
+    server.set_script(Script(reject=(Reject(0, 3, "no"),)))
+    sender = open_sender(server, "sf_max_segment_bytes=4096;sf_max_total_bytes=8192;close_flush_timeout_millis=0;")
+    server.hold_acks()
+    for number in range(12):
+        sender.row("t", columns={"b": b"x" * 1500, "n": number}, at=TimestampMicros(number + 1))
+    flushing = Call(sender.flush)
+    server.wait_for_messages(2)  # the rest finds no room
+    server.release_acks()
+    with pytest.raises(ServerRejection) as caught:
+        flushing.outcome()
+    buffered = sender.stats().rows_buffered
+    assert (caught.value.in_doubt, 0 < buffered < 12) == (True, True)
+    latched = sender.stats().last_terminal_error
+    assert latched is not None
+    assert latched.in_doubt is False
+    calls = (
+        lambda: put(sender, 1),
+        sender.flush,
+        sender.wait,
+        lambda: put(sender, 1),
+        lambda: sender.close(flush=False),
+    )
+    for call in calls:
+        with pytest.raises(ServerRejection) as caught:
+            call()
+        assert caught.value.in_doubt is False
+    assert (latched.in_doubt, getattr(latched, "__notes__", [])) == (False, [])
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("how", ["flush(wait=True)", "drain()"])
+def test_3_3_a_wait_that_ends_by_an_error_is_in_doubt_when_its_call_has_published(
+    tmp_path: Path, how: str, on_disk: bool
+) -> None:
+    """In memory, too: what this sender has published before it stopped may have been sent."""
+    with QwpServer(script=Script(reject=(Reject(0, 3, "no"),))) as server:
+        server.hold_acks()
+        sender = open_sender(server, (f"sf_dir={tmp_path};" if on_disk else "") + "close_flush_timeout_millis=0;")
+        publish(sender, 0)
+        put(sender, 1)
+        call = Call(sender.flush, wait=True) if how == "flush(wait=True)" else Call(sender.drain)
+        server.wait_for_messages(2)
+        server.release_acks()
+        with pytest.raises(ServerRejection) as caught:
+            call.outcome()
+        assert (caught.value.in_doubt, sender.published_fsn(), sender.stats().rows_buffered) == (True, 1, 0)
+        for again in (lambda: sender.flush(wait=True), sender.drain):
+            with pytest.raises(ServerRejection) as caught:
+                again()
+            assert caught.value.in_doubt is False, "nothing of this call was queued"
+        with pytest.raises(ServerRejection):
+            sender.close()
+
+
+@pytest.mark.parametrize("how", ["flush(wait=True)", "drain()"])
+def test_3_3_a_close_that_ends_such_a_wait_leaves_it_in_doubt_too(server: QwpServer, how: str) -> None:
+    server.hold_acks()
+    sender = open_sender(server, "close_flush_timeout_millis=0;")
+    put(sender, 0)
+    call = Call(sender.flush, wait=True) if how == "flush(wait=True)" else Call(sender.drain)
+    server.wait_for_messages(1)
+    sender.close()
+    with pytest.raises(ClosedError) as caught:
+        call.outcome()
+    assert caught.value.in_doubt is True
 
 
 def test_29c_a_terminal_error_that_nobody_saw_names_the_undelivered_frames_at_close(server: QwpServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,29 @@ def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServ
     sender.close()
     stats = sender.stats()
     assert stats.total_error_notifications_delivered == len(told) == 17, "one in the hands of the handler"
-    assert stats.dropped_error_notifications == (count - 17) + (count - 16), "the handler's and the poller's"
+    assert stats.dropped_error_notifications == count - 17, "of the handler's inbox"
     assert numbers(server) == [0]
+
+
+def test_EVT_03_events_that_nobody_polls_are_not_dropped_when_the_handler_got_them(server: QwpServer) -> None:
+    handler, count = Recorder(), 40
+    server.set_script([*(Script(reject=(Reject(index > 0, 6, f"no {index}"),)) for index in range(count)), Script()])
+    with open_sender(server, "error_inbox_capacity=64;max_frame_rejections=1000;", handler=handler) as sender:
+        sender._engine.reports._polled = deque(maxlen=16)  # an inbox of its own, with less room
+        publish(sender, 0)
+        sender.wait()
+        handler.wait_for(lambda event: event.text.endswith(str(count - 1)))
+        stats = sender.stats()
+        assert (len(handler.told), stats.dropped_error_notifications) == (count, 0)
+
+
+def test_EVT_03_without_a_handler_the_inbox_is_the_one_of_poll_error(server: QwpServer) -> None:
+    count = 40
+    server.set_script([*(Script(reject=(Reject(index > 0, 6, f"no {index}"),)) for index in range(count)), Script()])
+    with open_sender(server, "error_inbox_capacity=16;max_frame_rejections=1000;") as sender:
+        publish(sender, 0)
+        sender.wait()
+        assert sender.stats().dropped_error_notifications == count - 16
 
 
 def test_EVT_03_the_connection_inbox_is_bounded_too(server: QwpServer) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from spoolq import TimestampMicros
-from spoolq.errors import BackpressureError, FrameTooLarge, ServerRejection
+from spoolq.errors import BackpressureError, DeliveryTimeout, FrameTooLarge, ServerRejection
 from spoolq.testing import QwpServer, Script
 
 from .harness import Call, LeapClock, Recorder, StepClock, free_port, numbers, open_sender, publish, put
@@ -160,21 +161,65 @@ def test_SPL_05_rows_buffered_under_the_old_cap_are_split_for_the_new_one(server
     assert [row["n"] for row in server.store.rows("t")] == list(range(20))
 
 
-def test_SPL_05_a_row_buffered_under_the_old_cap_that_no_longer_fits_is_named_and_the_rest_stays(
-    server: QwpServer,
+@pytest.mark.parametrize("timer", [False, True])
+def test_SPL_05_a_row_buffered_under_the_old_cap_that_no_longer_fits_blocks_no_call_and_no_other_row_of_its_batch(
+    server: QwpServer, timer: bool, caplog
 ) -> None:
+    """It is stored, and waits for an endpoint that takes it (ours.md 6); the other tables go ahead of it."""
+    server.set_script([Script(), Script(cap_nbytes=20_000), Script(cap_nbytes=20_000), Script()])
+    listener, clock = Recorder(), LeapClock()
+    interval = "auto_flush_interval=100;" if timer else ""
+    with open_sender(server, interval, listener=listener, clock=clock) as sender:
+        sender.row("big", columns={"n": 0}, at=TimestampMicros(1))
+        sender.row("big", columns={"n": 1, "b": b"x" * 30_000}, at=TimestampMicros(1))
+        sender.row("big", columns={"n": 2}, at=TimestampMicros(1))
+        put(sender, *range(10))
+        server.drop_connections()
+        listener.wait_for(lambda event: event.kind == "reconnected")
+        if timer:
+            clock.advance(100)
+            server.wait_for_rows("t", 10)
+        else:
+            sender.flush()
+        put(sender, 10)
+        sender.flush()
+        assert sender.stats().rows_buffered == 0
+        sender.wait()
+    assert numbers(server) == list(range(11))
+    assert [row["n"] for row in server.store.rows("big")] == [0, 1, 2]
+    small = [max(map(len, record.messages), default=0) for record in server.connections[1:3]]
+    assert small[0] > 0, "the other table and the rows before it went there"
+    assert max(small) <= 20_000
+    assert "not sent there" in caplog.text
+    assert sender.stats().last_terminal_error is None
+
+
+def test_SPL_05_a_symbol_buffered_under_the_old_cap_is_stored_too(server: QwpServer) -> None:
+    server.set_script([Script(), Script(cap_nbytes=1_000), Script()])
+    listener = Recorder()
+    with open_sender(server, listener=listener) as sender:
+        put(sender, 0)
+        sender.row("t", symbols={"s": "sym-1" + "y" * 2_000}, columns={"n": 1}, at=TimestampMicros(1))
+        server.drop_connections()
+        listener.wait_for(lambda event: event.kind == "reconnected")
+        sender.flush(wait=True)
+    assert [row["n"] for row in server.store.rows("t")] == [0, 1]
+
+
+def test_SPL_05_close_leaves_such_a_row_in_the_slot_for_the_next_sender(server: QwpServer, tmp_path: Path) -> None:
     server.set_script([Script(), Script(cap_nbytes=20_000)])
     listener = Recorder()
-    sender = open_sender(server, listener=listener)
+    sender = open_sender(server, f"sf_dir={tmp_path};close_flush_timeout_millis=1;", listener=listener)
+    sender.row("big", columns={"b": b"x" * 30_000, "n": 1}, at=TimestampMicros(1))
     put(sender, 0)
-    sender.row("big", columns={"b": b"x" * 30_000}, at=TimestampMicros(1))
     server.drop_connections()
     listener.wait_for(lambda event: event.kind == "reconnected")
-    with pytest.raises(FrameTooLarge, match="table 'big'") as caught:
-        sender.flush()
-    assert caught.value.in_doubt is False
-    assert sender.stats().rows_buffered == 2, "nothing was dropped silently"
-    sender.close(flush=False)
+    with pytest.raises(DeliveryTimeout, match="they stay in the slot"):
+        sender.close()
+    server.set_script(Script())
+    with open_sender(server, f"sf_dir={tmp_path};") as sender:
+        sender.wait()
+    assert (numbers(server), [row["n"] for row in server.store.rows("big")]) == ([0], [1])
 
 
 def test_SPL_05_a_published_frame_above_the_new_cap_is_not_sent_there_and_kept(server: QwpServer, caplog) -> None:
@@ -224,5 +269,8 @@ def test_SPL_05_terminal_only_when_every_endpoint_has_been_too_small_for_long(se
     event = handler.wait_for()
     assert event.category == "frame_too_large"
     assert clock.now_millis() - started >= 300_000
-    with pytest.raises(ServerRejection, match="the frame is kept"):
+    with pytest.raises(
+        ServerRejection, match="in memory and ends with this sender: raise the receive buffer"
+    ) as caught:
         sender.close()
+    assert caught.value.__notes__ == ["FSN 0 not delivered: they were queued in memory and are lost"]

@@ -114,11 +114,14 @@ def test_TMR_02_the_next_row_raises_what_the_timer_flush_failed_with(server: Qwp
         with pytest.raises(BackpressureError, match=r"^no room for a frame of \d+ bytes: .*rows are still") as caught:
             put(sender, 3)
         assert caught.value.in_doubt is False
+        notes = getattr(caught.value, "__notes__", [])
         assert sender.stats().rows_buffered == 1, "the refused row is not buffered, the others are kept"
         server.release_acks()
         sender.flush(wait=True)  # a flush that works mends it
         _big(sender, 3)
     assert _landed(server) == [0, 1, 2, 3]
+    assert len(notes) == 1
+    assert "the row of this call was not taken: it may be repeated" in notes[0]
 
 
 def test_TMR_02_the_next_flush_raises_it(server: QwpServer) -> None:

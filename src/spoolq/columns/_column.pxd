@@ -67,6 +67,7 @@ cdef void take_back(Column* column, Py_ssize_t row) noexcept
 cdef void keep(Column* column) noexcept
 cdef int rescale(Column* column, int scale, Py_ssize_t more) except -1
 cdef int drop_front(Column* column, Py_ssize_t count) except -1
+cdef int drop_last(Column* column, Py_ssize_t row) except -1
 cdef Place locate(const Column* column, Py_ssize_t row) noexcept nogil
 cdef Py_ssize_t native_nbytes(const Column* column) noexcept
 

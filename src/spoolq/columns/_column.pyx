@@ -15,6 +15,7 @@ if sys.byteorder != "little":
     raise ImportError("the compiled bodies need a little-endian machine; set SPOOLQ_IMPLEMENTATION=plain")
 
 cdef Py_ssize_t live = 0
+cdef frozenset DECIMAL_TYPES = frozenset(map(int, DECIMALS))
 cdef Py_ssize_t BYTES_MIN = 64
 cdef Py_ssize_t RETAINED_BYTES_MAX = 4 << 20  # a larger buffer is not kept for the next batch
 
@@ -310,4 +311,43 @@ cdef int drop_front(Column* column, Py_ssize_t count) except -1:
         shift_bits(&column.nulls, count, left)
     column.null_count -= place.nulls
     column.rows = left
+    return 0
+
+
+cdef int drop_last(Column* column, Py_ssize_t row) except -1:
+    """Forgets the cell of ``row``, the last one, whatever became of the rows before it since it was stored."""
+    cdef Place place
+    cdef bint null
+    if column.rows <= row:
+        return 0
+    place = locate(column, row)
+    null = column.null_count > place.nulls
+    column.data.size = place.data
+    if column.storage == BITS:
+        column.data.size = (row + 7) >> 3
+        if row & 7:
+            column.data.data[row >> 3] &= <char> ~(1 << (row & 7))
+    elif column.storage == OFFSETS:
+        column.text.size = place.text
+    column.null_count = place.nulls
+    if null:
+        column.nulls.data[row >> 3] &= <char> ~(1 << (row & 7))
+    column.nulls.size = min(column.nulls.size, (row + 7) >> 3)
+    column.rows = row
+    if not null and column.shared:
+        if 0 < column.mark_shared < column.shared and column.type in DECIMAL_TYPES:
+            descale(column, column.shared - column.mark_shared)
+        column.shared = column.mark_shared
+    return 0
+
+
+cdef int descale(Column* column, int digits) except -1:
+    """Takes back a rescale: every value has that many zeros at its end."""
+    cdef Py_ssize_t at
+    cdef int width = column.width
+    factor = 10 ** <object> digits
+    for at in range(0, column.data.size, width):
+        number = int.from_bytes(column.data.data[at : at + width], "little", signed=True) // factor
+        scaled = number.to_bytes(width, "little", signed=True)
+        memcpy(column.data.data + at, <char*> (<bytes> scaled), width)
     return 0

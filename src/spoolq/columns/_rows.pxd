@@ -77,3 +77,6 @@ cdef class RowBuffer:
     cdef int check_row_size(self, Table table) except -1
     cdef void undo(self, Table table) noexcept
     cdef int commit(self, Table table) except -1
+    cdef int tell(self, Table table, object call) except -1
+    cdef int take_out(self, Table table, object error) except -1
+    cdef bint withdraw(self, Table table) except -1

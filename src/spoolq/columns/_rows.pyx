@@ -10,8 +10,9 @@ rules and texts are the plain body's.  A fast value runs no Python code; before 
 row's values are held, so a conversion hook may change the caller's dict.
 
 A row that fails is undone by marks: each column it touched goes back to where it was, columns and
-symbols that came with it go.  Under the GIL; other threads are kept out by the sender's lock, an
-owner id that costs two stores while nobody else wants it.
+symbols that came with it go.  A row whose trigger fails is the last of its table and taken away there, for
+the marks do not hold behind what the trigger did.  Under the GIL; other threads are kept out by the
+sender's lock, an owner id that costs two stores while nobody else wants it.
 """
 
 import threading
@@ -29,8 +30,8 @@ from cpython.datetime cimport (
 from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._column cimport (
-    FIXED, OFFSETS, Column, begin, drop_front, ensure, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text, put_varint,
-    rescale, take_back, uint64_t,
+    FIXED, OFFSETS, Column, begin, drop_front, drop_last, ensure, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text,
+    put_varint, rescale, take_back, uint64_t,
 )
 from spoolq.columns._table cimport Plan, Table
 
@@ -38,7 +39,7 @@ from spoolq import limits
 from spoolq.columns import convert, faults, sizes
 from spoolq.columns.names import as_dict, as_names, as_values, check_shape, check_table_name, fold
 from spoolq.columns.types import DECIMALS, SENTINELS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
-from spoolq.errors import InputError
+from spoolq.errors import SpoolqError
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -301,7 +302,7 @@ cdef class RowBuffer:
                     self.give_lock()
                 if triggered and self.after_trigger is not None:
                     self.after_trigger()
-            except InputError as error:
+            except (SpoolqError, KeyboardInterrupt) as error:
                 faults.note_row(error, done)
                 raise
             done += 1
@@ -379,7 +380,7 @@ cdef class RowBuffer:
 
     cdef int check_latched(self) except -1:
         if self.latched is not None:
-            raise self.latched.with_traceback(None)
+            faults.raise_latched(self.latched)
         return 0
 
     cdef Table table_of(self, object name):
@@ -786,16 +787,54 @@ cdef class RowBuffer:
         table.bound = table.measured()
         self.tables_nbytes += table.bound
         if first and self.on_first_row is not None:
-            self.on_first_row()
+            self.tell(table, self.on_first_row)
         if self.on_trigger is not None:
             if (self.row_trigger and self.row_total >= self.row_trigger) or (
                 self.byte_trigger
                 and self.tables_nbytes + self.new_symbols_nbytes() >= self.byte_trigger
                 and self.nbytes >= self.byte_trigger
             ):
-                self.on_trigger()
+                self.tell(table, self.on_trigger)
                 self.triggered = self.after_trigger is not None
         return 0
+
+    cdef int tell(self, Table table, object call) except -1:
+        """Calls what follows from a row that is stored; when that fails the row goes again, unless it is published."""
+        try:
+            call()
+        except BaseException as error:
+            self.take_out(table, error)
+            raise
+        return 0
+
+    cdef int take_out(self, Table table, object error) except -1:
+        """The row goes again, unless it is published, and the error says which."""
+        faults.note_outcome(error, taken=not self.withdraw(table))
+        if isinstance(error, Exception):  # a Ctrl-C may have left an id in the slot's dictionary
+            self.symbols.truncate(max(self.symbols_before, self.symbols.published_count))
+        return 0
+
+    cdef bint withdraw(self, Table table) except -1:
+        """Takes the last row out again; False when it is published.  Rows before it may be gone."""
+        cdef Py_ssize_t index
+        if table.row_count == 0:
+            return False
+        self.row_total -= 1
+        if table.row_count == 1:
+            self.empty(table)
+            self.batch.remove(table)
+            return True
+        table.row_count -= 1
+        table.leave_since(self.order_before)
+        table.data_nbytes = 0
+        for index in range(table.order_count):
+            drop_last(table.order[index], table.row_count)
+            if table.order[index].storage >= FIXED:
+                table.data_nbytes += table.order[index].data.size + table.order[index].text.size
+        self.tables_nbytes -= table.bound
+        table.bound = table.measured()
+        self.tables_nbytes += table.bound
+        return True
 
     cdef bint took_trigger(self) noexcept:
         """Whether this call's row tripped one, for what is to be done without the lock."""

@@ -7,11 +7,11 @@ and undoes the row.
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from spoolq import limits
 from spoolq.columns.types import ColumnType
-from spoolq.errors import FrameTooLarge, InputError, ReentryError
+from spoolq.errors import FrameTooLarge, InputError, ReentryError, SpoolqError, fresh
 
 _LOG = logging.getLogger("spoolq.rows")
 
@@ -153,9 +153,22 @@ def reentry() -> ReentryError:
     )
 
 
+def raise_latched(error: SpoolqError) -> NoReturn:
+    """What every row call raises, as the call's own (`errors.fresh`)."""
+    raise fresh(error)
+
+
 def note_row(error: Any, index: int) -> None:
-    """Says which row of ``rows()`` an error is about."""
-    error.add_note(f"row {index} of this rows() call; the rows before it stay buffered")
+    """Says which row of ``rows()`` an error is about, and how many were taken."""
+    error.rows_taken = index + bool(getattr(error, "in_doubt", False))
+    error.add_note(f"row {index} of this rows() call; the rows before it stay buffered or are published")
+
+
+def note_outcome(error: Any, *, taken: bool) -> None:
+    """Says of an error of a trigger what became of the row that tripped it (`spoolq.errors`)."""
+    error.in_doubt = taken
+    then = "is published: do not repeat it" if taken else "was not taken: it may be repeated"
+    error.add_note(f"an auto-flush failed with this; the row of this call {then}")
 
 
 class SentinelLog:

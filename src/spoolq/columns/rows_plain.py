@@ -7,7 +7,8 @@ Order of calls: ``row`` / ``rows`` / ``typed_row`` any number of times, an encod
 then ``clear`` (all published) or ``drop_rows`` (a part of a split published).
 
 A row is prepared as a whole before anything of it is stored, so a row that fails leaves no trace:
-no column, no symbol id, no table (ours.md 8).
+no column, no symbol id, no table (ours.md 8).  A row whose trigger fails is taken out again, unless the
+trigger has published it: the row of a call that raises is not taken (`spoolq.errors`).
 
 The buffer is also the sender's lock: a context manager, re-entered only by the triggers.  A
 conversion hook of the same thread that calls back gets ReentryError instead of a deadlock
@@ -25,7 +26,7 @@ from spoolq.columns import convert, faults, sizes
 from spoolq.columns.names import as_dict, as_names, as_values, check_column_name, check_shape, check_table_name, fold
 from spoolq.columns.symbols import SymbolTable
 from spoolq.columns.types import ARRAYS, DECIMALS, OFFSETS, ColumnType
-from spoolq.errors import InputError, SpoolqError
+from spoolq.errors import SpoolqError
 
 
 class Column:
@@ -58,6 +59,16 @@ class Column:
                 self.dimensions = len(value[0])
             self.data_nbytes += sizes.value_nbytes(self.type, value)
         self.values.append(value)
+
+    def take_last(self, scale: int | None, precision: int | None, dimensions: int | None) -> None:
+        """Takes the last value away again; scale, precision and dimensions are those of before it."""
+        value = self.values.pop()
+        if value is not None:
+            self.data_nbytes -= sizes.value_nbytes(self.type, value)
+        if scale is not None and self.scale is not None and scale < self.scale:
+            factor = 10 ** (self.scale - scale)
+            self.values = [None if v is None else (v[0] // factor, scale) for v in self.values]
+        self.scale, self.precision, self.dimensions = scale, precision, dimensions
 
     def _rescaled(self, value: tuple[int, int]) -> tuple[int, int]:
         unscaled, scale = value
@@ -111,7 +122,7 @@ class _Row:
 
 
 class _Mark:
-    """A table as it was before a row, for a Ctrl-C while the row is stored (ours.md 33)."""
+    """A table as it was before a row: for a Ctrl-C while the row is stored (ours.md 33), and for its trigger."""
 
     def __init__(self, rows: RowBuffer, table: Table) -> None:
         self._rows, self._table = rows, table
@@ -136,14 +147,35 @@ class _Mark:
             column.values, column.data_nbytes = values, data_nbytes
             column.scale, column.precision, column.dimensions = scale, precision, dimensions
 
+    def withdraw(self) -> bool:
+        """Takes the row out again when its trigger has failed; False when that has published it.
+
+        Rows before it may be gone: what is published goes from the front.
+        """
+        rows, table = self._rows, self._table
+        if table not in rows.tables:
+            return False
+        rows._rows -= 1
+        table.row_count -= 1
+        if not table.row_count:
+            rows.tables.remove(table)
+            del rows._by_text[table.text]
+            return True
+        table.columns = [column for column, *_ in self._columns]
+        table.designated, table.by_fold = self._designated, self._by_fold
+        for column, _, _, *shared in self._columns:
+            column.take_last(*shared)
+        return True
+
 
 class RowBuffer:
     """Rows of one batch, with the triggers of auto-flush.
 
     ``symbols``: the dictionary that SYMBOL values are interned in.  ``max_name_bytes``: UTF-8 bytes
     of a table or column name.  Triggers (0 = off) are looked at when a row is complete; then
-    ``on_trigger()`` runs with the lock held, and its errors come out of the row call although the
-    row stays buffered; ``after_trigger()`` runs behind it in the same call, without the lock.
+    ``on_trigger()`` runs with the lock held.  Its errors come out of the row call, with ``in_doubt``: False,
+    and the row was taken out again, or True, and the trigger has published it.  ``after_trigger()`` runs behind
+    it in the same call, without the lock.
     ``row_bytes_max`` (0 = off): a row, or a new symbol, that alone needs a larger message is refused.
     ``row_result`` is what `row` returns: the sender it belongs to.
     ``initial_nbytes`` (0 = off): room the columns of a table begin with together, where memory is the
@@ -261,7 +293,8 @@ class RowBuffer:
         ``symbols``: SYMBOL columns by name; ``columns``: all others, the type by the value
         (`convert.natural`); None = NULL.  ``at``: the designated timestamp.
 
-        Raises InputError (table, column and kind of value named), ReentryError, or the latched error.
+        Raises InputError (table, column and kind of value named), ReentryError, a copy of the latched error, or
+        what the trigger raises; the row is not taken then, unless ``in_doubt``.
         """
         self._locked(lambda: self._append(table_name, lambda row: self._fill(row, symbols, columns), at))
         return self.row_result
@@ -279,7 +312,7 @@ class RowBuffer:
 
         Each row is a sequence: the values of ``symbols``, then those of ``columns``, then the
         designated timestamp, unless ``at`` gives one for all.  The first row that is refused is
-        undone and raises; the rows before it stay.
+        undone and raises; the rows before it stay, ``rows_taken`` of the error says how many.
         """
         check_table_name(table_name, self._max_name_bytes)
         symbols, columns = as_names(table_name, symbols), as_names(table_name, columns)
@@ -296,7 +329,7 @@ class RowBuffer:
                     columns=dict(zip(columns, values[len(symbols) :], strict=False)),
                     at=values[-1] if at is None else at,
                 )
-            except InputError as error:
+            except (SpoolqError, KeyboardInterrupt) as error:
                 faults.note_row(error, done)
                 raise
             done += 1
@@ -325,7 +358,7 @@ class RowBuffer:
 
     def _append(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> None:
         if self.latched is not None:
-            raise self.latched.with_traceback(None)
+            faults.raise_latched(self.latched)
         symbols_before, first = len(self.symbols), not self._rows
         mark: _Mark | None = None
         try:
@@ -337,12 +370,18 @@ class RowBuffer:
                 mark.restore()
             self.symbols.truncate(symbols_before)
             raise
-        if first and self.on_first_row is not None:
-            self.on_first_row()
-        full = self.row_trigger and self._rows >= self.row_trigger
-        if self.on_trigger is not None and (full or (self.byte_trigger and self.nbytes >= self.byte_trigger)):
-            self.on_trigger()
-            self._triggered = True
+        try:
+            if first and self.on_first_row is not None:
+                self.on_first_row()
+            full = self.row_trigger and self._rows >= self.row_trigger
+            if self.on_trigger is not None and (full or (self.byte_trigger and self.nbytes >= self.byte_trigger)):
+                self.on_trigger()
+                self._triggered = True
+        except BaseException as error:
+            faults.note_outcome(error, taken=not mark.withdraw())
+            if isinstance(error, Exception):  # a Ctrl-C may have left an id in the slot's dictionary
+                self.symbols.truncate(max(symbols_before, self.symbols.published_count))
+            raise
 
     def _prepare(self, table_name: str, fill: Callable[[_Row], None], at: Any) -> _Row:
         """Everything that can fail."""

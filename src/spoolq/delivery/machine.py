@@ -110,7 +110,8 @@ class DeliveryOptions:
     ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
     long every endpoint must have been too small for the head, ``cap_gaps_min`` how often one must have been
     found to be.  ``outage_budget_millis``: how long frames wait without any acknowledgement, 0 = for ever.
-    ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.
+    ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.  ``stored``: the log
+    outlives the sender, which only the texts of what ends it depend on.
     ``durable_ack``: frames are settled by durable acks; ``durable_keepalive_millis`` and
     ``half_open_millis``: see `pulse`, 0 or less = off.
     """
@@ -126,6 +127,7 @@ class DeliveryOptions:
     outage_budget_millis: int = 0
     renewable_token: bool = False
     can_drop: bool = False
+    stored: bool = True
     decide_millis: int | None = None
     durable_ack: bool = False
     durable_keepalive_millis: int = 0
@@ -444,7 +446,7 @@ class Delivery:
                 self._strike(f"an answer could not be decoded: {text}", None)
             case events.ProtocolBreach(text):
                 first, last = self._unsettled
-                self._fail(verdicts.protocol_violation(self._name, text, first, last))
+                self._fail(verdicts.protocol_violation(self._name, text, first, last, stored=self._options.stored))
             case events.PeerClosed(code, reason):
                 self._peer_closed(code, reason)
             case events.Lost(text):
@@ -572,7 +574,9 @@ class Delivery:
             fsn = bound
         elif first > answered + 1:
             category = policy.category_of(rejection.status)
-            self._fail(verdicts.skipped(self._name, category, rejection, self._answered + 1, fsn))
+            self._fail(
+                verdicts.skipped(self._name, category, rejection, self._answered + 1, fsn, stored=self._options.stored)
+            )
             return
         # Nothing but the very frame that was named may be dropped, with an OK for all before it; no part of a group.
         exact = named == fsn == self._answered + 1 and fsn <= self._wire.sent_fsn and first == commit
@@ -615,7 +619,9 @@ class Delivery:
         rejection, text = refusal.rejection, self._refusal_text(refusal)
         if chosen == policy.TERMINAL:
             first, last = refusal.first_fsn, refusal.last_fsn
-            self._fail(verdicts.rejected(self._name, refusal.category, rejection, first, last))
+            self._fail(
+                verdicts.rejected(self._name, refusal.category, rejection, first, last, stored=self._options.stored)
+            )
             return
         if chosen == policy.DROP and refusal.first_fsn > self._acked + 1:
             self._held = refusal.first_fsn
@@ -673,7 +679,9 @@ class Delivery:
         elif self._poison.strike(self._now):
             ours = refused_fsn is not None and self._groups.of(refused_fsn)[0] == head
             named = refused_fsn if ours and refused_fsn is not None else head
-            self._fail(verdicts.poisoned(self._name, named, self._poison.strikes, why, rejection))
+            self._fail(
+                verdicts.poisoned(self._name, named, self._poison.strikes, why, rejection, stored=self._options.stored)
+            )
         else:
             self._reconnect(why, state, self._backoff.paced_millis(self._poison.strikes))
 
@@ -715,7 +723,7 @@ class Delivery:
         caps = ", ".join(
             f"{name} {self._caps.get(index) or 'unknown'}" for index, name in enumerate(self._options.endpoints)
         )
-        self._fail(verdicts.too_large(what, caps, fsn))
+        self._fail(verdicts.too_large(what, caps, fsn, stored=self._options.stored))
         return True
 
     # -- the end of a connection, or of the sender ---------------------------------------------

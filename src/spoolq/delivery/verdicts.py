@@ -1,7 +1,8 @@
 """What ends a sender, in words: the typed error and the event of it, made together.
 
 Each function gives the error that every later call raises.  A text says where (endpoint, FSN), what
-happened, and what to do; `event_of` is the same for the handlers (behaviour.md 6.3).
+happened, and what to do; `event_of` is the same for the handlers (behaviour.md 6.3).  ``stored``: the
+frames are in a slot and stay there; in memory they end with the sender, and so the way out is another one.
 """
 
 from __future__ import annotations
@@ -39,12 +40,20 @@ def refusal(category: str, rejection: ErrorFrame) -> str:
     return f"{category.replace('_', ' ')} (status 0x{rejection.status:02x})" + (f": {said}" if said else "")
 
 
-def rejected(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int) -> ServerRejection:
+def _way_out(stored: bool, mend: str, skip: str = "") -> str:
+    """What becomes of the frame, and what to do."""
+    if stored:
+        return f"the frame is kept and would be sent first again: {mend}{skip}, then open a new sender"
+    return f"the frame is in memory and ends with this sender: {mend}, then write its rows again by a new one"
+
+
+def rejected(
+    endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int, *, stored: bool = True
+) -> ServerRejection:
     """A rejection whose policy is terminal."""
+    way = _way_out(stored, "correct the table", ", or take it out of its slot by skip_head_frame()")
     return ServerRejection(
-        f"{endpoint} refused {frames(first_fsn, last_fsn)}: {refusal(category, rejection)}; the frame is kept and "
-        "would be sent first again: correct the table, or take it out of its slot by skip_head_frame(), then open a "
-        "new sender",
+        f"{endpoint} refused {frames(first_fsn, last_fsn)}: {refusal(category, rejection)}; {way}",
         category=category,
         status=rejection.status,
         server_text=rejection.text,
@@ -72,12 +81,15 @@ def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why
     )
 
 
-def skipped(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int) -> ServerRejection:
+def skipped(
+    endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int, *, stored: bool = True
+) -> ServerRejection:
     """A rejection that leaves earlier frames without an answer (behaviour.md 6.5 e)."""
+    again = ", which sends them all again" if stored else " and write again what is missing"
     return ServerRejection(
         f"{endpoint} refused FSN {last_fsn} but never answered for {frames(first_fsn, last_fsn - 1)} before it: "
         f"{refusal(category, rejection)}; what it took of them cannot be known, nothing is settled: look at the "
-        "table, then open a new sender, which sends them all again",
+        f"table, then open a new sender{again}",
         category="protocol_violation",
         status=rejection.status,
         server_text=rejection.text,
@@ -87,11 +99,13 @@ def skipped(endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int,
     )
 
 
-def poisoned(endpoint: str, head_fsn: int, strikes: int, last: str, rejection: ErrorFrame | None) -> ServerRejection:
+def poisoned(
+    endpoint: str, head_fsn: int, strikes: int, last: str, rejection: ErrorFrame | None, *, stored: bool = True
+) -> ServerRejection:
     """The frame at the head is refused again and again (behaviour.md 6.4)."""
     return ServerRejection(
-        f"FSN {head_fsn} failed {strikes} times without any progress, last at {endpoint}: {last}; the frame is kept "
-        "and would be sent first again: correct what the server complains of, then open a new sender",
+        f"FSN {head_fsn} failed {strikes} times without any progress, last at {endpoint}: {last}; "
+        + _way_out(stored, "correct what the server complains of"),
         category="protocol_violation",
         status=None if rejection is None else rejection.status,
         server_text="" if rejection is None else rejection.text,
@@ -101,22 +115,25 @@ def poisoned(endpoint: str, head_fsn: int, strikes: int, last: str, rejection: E
     )
 
 
-def protocol_violation(endpoint: str, what: str, first_fsn: int, last_fsn: int) -> ServerRejection:
+def protocol_violation(
+    endpoint: str, what: str, first_fsn: int, last_fsn: int, *, stored: bool = True
+) -> ServerRejection:
     """WebSocket framing that no server sends."""
+    fate = "kept" if stored else "in memory, which end with this sender"
     return ServerRejection(
-        f"{endpoint} broke the WebSocket protocol: {what}; {frames(first_fsn, last_fsn)} kept: check that the address "
-        "is a QuestDB server and that nothing between changes the stream, then open a new sender",
+        f"{endpoint} broke the WebSocket protocol: {what}; {frames(first_fsn, last_fsn)} {fate}: check that the "
+        "address is a QuestDB server and that nothing between changes the stream, then open a new sender",
         category="protocol_violation",
         from_fsn=first_fsn,
         to_fsn=last_fsn,
     )
 
 
-def too_large(what: str, caps: str, fsn: int) -> ServerRejection:
+def too_large(what: str, caps: str, fsn: int, *, stored: bool = True) -> ServerRejection:
     """No endpoint takes this frame, and what comes next cannot go without it (ours.md 6)."""
     return ServerRejection(
-        f"{what}, and every endpoint has refused that size for too long ({caps}); the frame is kept: raise the "
-        "receive buffer of a server, then open a new sender",
+        f"{what}, and every endpoint has refused that size for too long ({caps}); "
+        + _way_out(stored, "raise the receive buffer of a server"),
         category="frame_too_large",
         from_fsn=fsn,
         to_fsn=fsn,

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,7 @@ from spoolq import limits
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, State, actions, events
-from spoolq.delivery.verdicts import event_of
+from spoolq.delivery.verdicts import event_of, frames
 from spoolq.errors import (
     ClosedError,
     DeliveryTimeout,
@@ -38,7 +38,7 @@ from spoolq.errors import (
     ServerRejection,
     SpoolqError,
     StorageError,
-    doubted,
+    fresh,
 )
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("spoolq")
 _JOIN_SECONDS: Final = 30.0  # behaviour.md 2.7: how long a blocked thread is waited for
-_WAITS: Final = frozenset({"await_acked", "await_ok", "await_all"})  # what holds nothing while it waits
+# What holds nothing while it waits; a flush under way in one of them is a call of its own.
+_WAITS: Final = frozenset({"await_acked", "await_ok", "await_all", "flush_and_wait", "drain"})
 
 
 class Engine:
@@ -163,11 +164,12 @@ class Engine:
         self._close_begun = False
         self._close_error: BaseException | None = None  # of a close that nobody waited for
         self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
+        self._rows_lost = 0  # buffered rows that `close` could not publish
         self._is_forked = False
         self._close_ended = threading.Event()
         self.rows.initial_nbytes = min(config.init_buf_size, config.max_buf_size)
         self.rows.row_trigger = config.auto_flush_rows
-        self.rows.on_trigger = self.publisher.publish
+        self.rows.on_trigger = self.publisher.publish_for_row
         if config.sf_durability == "append":
             self.rows.after_trigger = self._sync
         self._cap_known(limits.BATCH_BYTES_ASSUMED)
@@ -345,6 +347,8 @@ class Engine:
     def _timer_failed(self, error: SpoolqError | None) -> None:
         """The next row raises what a timed flush failed with, until one succeeds (ours.md 12)."""
         if not self.progress.closing:
+            if error is not None:
+                error.add_note("a timed flush failed with this; the row of this call was not taken: it may be repeated")
             self.rows.latched = error
             if self.progress.error is not None:  # looked at afterwards: it may be latched just now
                 self.rows.latched = self.progress.error
@@ -381,10 +385,14 @@ class Engine:
         With ``sf_durability`` flush or append everything published is durable when this returns.
 
         A latched terminal error is raised behind it: the rows are in the store then, not kept.  On a slot the
-        next sender delivers them, so the error of this call is in doubt; in memory they end with this sender.
+        next sender delivers them, so the error of this call is in doubt; in memory they end with this sender,
+        unless it stopped only behind the publish: then they may have been sent.
+
+        What a timer flush failed with does not keep this from trying again: it raises only when it fails, too.
         """
         progress = self.progress
-        if progress.error is None and not progress.closing and self.keeper.failing_since is None:
+        stopped = progress.error is not None
+        if not stopped and not progress.closing and self.keeper.failing_since is None:
             try:
                 quick = self._hand_over()
             except BaseException as error:  # an interrupt while it wakes the loop, behind the frame
@@ -403,15 +411,32 @@ class Engine:
             self.keeper.published()
         if self._syncs_flushes:
             self._sync()
-        if self.progress.error is not None:
-            raise self._latched_error(queued=fsn is not None)
+        if progress.error is not None:
+            may_arrive = self.storage.slot is not None or not stopped
+            raise fresh(progress.error, in_doubt=fsn is not None and may_arrive)
         return fsn
 
-    def _latched_error(self, *, queued: bool) -> SpoolqError:
-        """What a call raises; ``queued``: it has published rows that outlive this sender where there is a slot."""
-        error = self.progress.error
-        assert error is not None
-        return doubted(error) if queued and self.storage.slot is not None else error.with_traceback(None)
+    def flush_and_wait(self) -> None:
+        """`flush`, then `await_all`; what the wait raises is in doubt when this call has published something."""
+        queued = self.flush() is not None
+        with self._in_doubt_if(queued):
+            self.await_all(None)
+
+    def drain(self, timeout_millis: int | None) -> bool:
+        """`flush`, then waits for all that is published; False when the time ran out.  Raises as `flush_and_wait`."""
+        queued = self.flush() is not None
+        with self._in_doubt_if(queued):
+            return self.await_acked(self.store.published_fsn, timeout_millis)
+
+    @contextmanager
+    def _in_doubt_if(self, queued: bool) -> Iterator[None]:
+        """Whatever ends a wait, an interrupt too: the frames of the call that waits are queued (ours.md 33)."""
+        try:
+            yield
+        except BaseException as error:
+            if queued:
+                error.in_doubt = True  # type: ignore[attr-defined]
+            raise
 
     def skip_head_frame(self) -> DeadLetter:
         """See `Sender.skip_head_frame`."""
@@ -431,7 +456,7 @@ class Engine:
         with self.rows:
             self.check_open()
             if self.progress.error is not None:
-                raise self.progress.error.with_traceback(None)
+                raise fresh(self.progress.error)
             self.letters.check()
             self.publisher.publish()
             fsn = self.letters.requeue(letter)
@@ -684,7 +709,23 @@ class Engine:
         finally:
             self._end(steps)
             lifecycle.forget(self)
+        self._name_undelivered(steps)
         steps.finish()
+
+    def _name_undelivered(self, steps: Steps) -> None:
+        """What an error that ended this sender leaves undelivered, beside what `close` raises (ours.md 29c).
+
+        A timeout of the wait names the frames itself.  Logged too, for the caller may have no eye on the error.
+        """
+        acked, published = self.store.acked_fsn, self.store.published_fsn
+        left = []
+        if acked < published and not any(isinstance(error, DeliveryTimeout) for error in steps.errors):
+            left.append(f"{frames(acked + 1, published)} not delivered: {self.storage.after_close}")
+        if self._rows_lost:
+            left.append(f"{self._rows_lost} buffered rows could not be published and are lost")
+        for text in left if steps.errors else ():
+            _LOG.error("%s", text)
+            steps.note(text)
 
     def _last_publish(self, flush: bool) -> None:
         """No more rows; what is buffered is published, or forgotten."""
@@ -715,7 +756,7 @@ class Engine:
         if not self.progress.wait_until(drained, max(timeout_millis, 0)) and timeout_millis > 0:
             error = self.delivery_timeout(
                 f"close() gave up after {timeout_millis} ms",
-                self.storage.after_close,
+                self.storage.after_close + ("" if self.storage.slot else ": raise close_flush_timeout_millis"),
             )
             _LOG.warning("%s", error)
             raise error
@@ -734,7 +775,7 @@ class Engine:
         if self._left_to_thread():
             if self.config.sf_durability != "memory":
                 steps.run(self.store.sync)  # it may be read meanwhile
-            steps.run(self.rows.clear)
+            steps.run(self._give_rows_up)
         else:
             if loop is not None:
                 steps.run(loop.close)
@@ -743,10 +784,15 @@ class Engine:
             steps.run(self.store.close)
             self._store_kept = not self.store.closed
             if not self._store_kept:
-                steps.run(self.rows.clear)
+                steps.run(self._give_rows_up)
         steps.run(self.progress.end)
         if not (self._store_kept or self._io_left):
             lifecycle.ended(self)
+
+    def _give_rows_up(self) -> None:
+        """What could not be published is lost with this sender."""
+        self._rows_lost = len(self.rows)
+        self.rows.clear()
 
     def _publish_rest(self, steps: Steps) -> None:
         """Rows that the last publish could not put into the slot are tried once more: its trouble may have passed.

@@ -5,7 +5,7 @@ acknowledgement and `fail` with the terminal error; closing calls `begin_closing
 appends that wait for room, and `end` when the drain is over, which ends every wait.  A thread that
 waits gives a test to `wait_until`.  Notifying costs nothing while nobody waits.
 
-A latched terminal error is kept here: the first one wins (behaviour.md 6.3).
+A latched terminal error is kept here: the first one wins (behaviour.md 6.3).  Each call raises a copy of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from spoolq.errors import ClosedError, SpoolqError
+from spoolq.errors import ClosedError, SpoolqError, fresh
 from spoolq.runtime.clock import Clock
 
 
@@ -89,7 +89,7 @@ class Progress:
             try:
                 while True:
                     if self.error is not None:
-                        raise self.error.with_traceback(None)
+                        raise fresh(self.error)
                     if reached():
                         return True
                     if self.closed or (self.closing and not while_closing):

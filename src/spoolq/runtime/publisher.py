@@ -6,10 +6,11 @@ the keeper).  It encodes each frame once, into the room where it will stay:
     cut -> frame_bytes -> reserve -> write -> publish -> forget the rows
 
 A batch above the frame limit is split (ours.md 5, behaviour.md 3.5): each part is a frame that
-commits alone.  Nothing is forgotten before its frame is published; when a part in the middle
-fails, the rows of the parts before it are gone from the buffer, the others stay, and the error
-says ``in_doubt``.  An interrupt (Ctrl-C) at any point leaves a row either buffered or published,
-never both.
+commits alone.  A row that was taken under a larger cap than today's is published all the same, as a
+frame of its own: stored, it waits for an endpoint that takes it (ours.md 6).  Nothing is forgotten before
+its frame is published; when a part in the middle fails, the rows of the parts before it are gone from the
+buffer, the others stay, and the error says ``in_doubt``.  An interrupt (Ctrl-C) at any point leaves a row
+either buffered or published, never both.
 
 A batch of the common kind takes the same steps in one, by `handover`.
 
@@ -67,23 +68,40 @@ class Publisher:
         self._describe_wire = describe_wire
         self._stall_log = Throttle(clock, _STALL_WARN_MILLIS)
         self._while_closing = False
+        self._stalled = False  # the call that is under way had to wait for room
+        self._kept = ""
         self.handover = Handover(rows, store, gorilla=gorilla)
         self.frame_nbytes_max = 0
+        self._row_nbytes_max = 0  # the largest limit that a row may have been taken under
         self.backpressure_stalls = 0
         self.cap_known(limits.BATCH_BYTES_ASSUMED)
 
     def cap_known(self, cap_nbytes: int) -> None:
-        """The endpoint's cap for one message; the segment's room bounds it further."""
+        """The endpoint's cap for one message; the segment's room bounds it further.
+
+        It may shrink while rows are buffered that were taken under a larger one.
+        """
         self.frame_nbytes_max = min(cap_nbytes, self._store.frame_nbytes_max)
+        self._row_nbytes_max = max(self._row_nbytes_max, self.frame_nbytes_max)
         self.handover.frame_nbytes_max = self.frame_nbytes_max
 
-    def publish(self, *, wait: bool = True, while_closing: bool = False) -> int | None:
+    def publish_for_row(self) -> int | None:
+        """`publish` for a row that tripped a trigger: of that row the row buffer says what becomes of it."""
+        return self.publish(kept="the rows of earlier calls are kept: try again")
+
+    def publish(
+        self,
+        *,
+        wait: bool = True,
+        while_closing: bool = False,
+        kept: str = "the rows are still buffered: flush again",
+    ) -> int | None:
         """Publishes all buffered rows; the FSN of the last frame, None when nothing was buffered.
 
         Raises BackpressureError when no room came in time (at once with ``wait=False``), the
         latched terminal error when one ends the wait, ClosedError when the sender begins to close
         meanwhile (not with ``while_closing``, which is close's own), FrameTooLarge for a row that
-        fits no frame.
+        fits no frame.  ``kept`` says in the first of them how things stand.
         """
         try:
             fsn = self.handover.publish()
@@ -92,7 +110,7 @@ class Publisher:
             raise
         if fsn >= 0:
             return fsn
-        self._while_closing = while_closing
+        self._while_closing, self._stalled, self._kept = while_closing, False, kept
         rows = self._rows
         if not len(rows):
             return None
@@ -100,7 +118,11 @@ class Publisher:
         if not dense and split.fits_whole(rows, self.frame_nbytes_max):
             cuts: list[encode.Cut | None] = [None]
         else:
-            cuts = list(split.plan(rows, self.frame_nbytes_max, gorilla=self._gorilla, dense=dense))
+            alone = self._row_nbytes_max
+            planned = split.plan(
+                rows, self.frame_nbytes_max, alone_nbytes_max=alone, gorilla=self._gorilla, dense=dense
+            )
+            cuts = list(planned)
         done: list[encode.Cut | None] = []
         try:
             for cut in cuts:
@@ -135,7 +157,7 @@ class Publisher:
         nbytes = encode.frame_bytes(self._rows, cut, gorilla=self._gorilla)
         room = store.reserve(nbytes)
         if room is None:
-            room = self._wait_for_room(nbytes, wait)
+            room = self._wait_for_room(nbytes, wait, kept=self._kept)
         fsn, symbols_before = store.published_fsn + 1, self._symbols.published_count
         try:
             encode.write(self._rows, room.view, cut, gorilla=self._gorilla)
@@ -163,6 +185,7 @@ class Publisher:
         raises as `publish` does; then nothing has happened.
         """
         store, symbols = self._store, self._symbols
+        self._while_closing = self._stalled = False
         if len(message) > self.frame_nbytes_max:
             raise FrameTooLarge(
                 f"a message of {len(message)} bytes is above {self.frame_nbytes_max}, the most the endpoint and a "
@@ -207,11 +230,11 @@ class Publisher:
             count = published.pop(table_index)
             self._rows.drop_rows(table_index, count)
 
-    def _wait_for_room(
-        self, nbytes: int, wait: bool, *, kept: str = "the rows are still buffered: flush again"
-    ) -> Room:
-        """Waits for a trim; counts one stall a call.  ``kept`` says how things stand when no room came."""
-        self.backpressure_stalls += 1
+    def _wait_for_room(self, nbytes: int, wait: bool, *, kept: str) -> Room:
+        """Waits for a trim; counts one stall a call, none for a try that does not wait."""
+        if wait and not self._stalled:
+            self._stalled = True
+            self.backpressure_stalls += 1
         self._on_published()  # what this call has published so far has to go out while it waits
         started = self._clock.now_millis()
         room: Room | None = None

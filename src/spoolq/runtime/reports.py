@@ -53,8 +53,8 @@ class Reports:
         if progress_handler is not None:
             self._progress = Dispatcher(progress_handler, 1, "spoolq-progress")
         self._polled: deque[ErrorEvent] = deque(maxlen=error_capacity)
+        self._polled_dropped = 0
         self.server_errors = 0
-        self.polled_dropped = 0
 
     @property
     def errors_delivered(self) -> int:
@@ -63,8 +63,8 @@ class Reports:
 
     @property
     def errors_dropped(self) -> int:
-        """Error events that gave way to newer ones, in the handler's inbox and for `poll_error`."""
-        return self.polled_dropped + (self._errors.dropped if self._errors is not None else 0)
+        """Error events that gave way to newer ones in the handler's inbox; without a handler, in `poll_error`'s."""
+        return self._polled_dropped if self._errors is None else self._errors.dropped
 
     @property
     def connections_delivered(self) -> int:
@@ -116,7 +116,7 @@ class Reports:
 
     def _error(self, event: ErrorEvent) -> None:
         if len(self._polled) == self._polled.maxlen:
-            self.polled_dropped += 1
+            self._polled_dropped += 1
         self._polled.append(event)
         if self._errors is not None:
             self._errors.post(event)

@@ -68,6 +68,7 @@ def delivery_options(config: SenderConfig, policies: Mapping[str, str], *, asks:
         outage_budget_millis=config.outage_budget_millis,
         renewable_token=isinstance(config.token, TokenProvider),
         can_drop=config.sf_dir is not None,
+        stored=config.sf_dir is not None,
         decide_millis=limits.POLICY_ANSWER_MILLIS if asks else None,
         durable_ack=config.request_durable_ack,
         durable_keepalive_millis=config.durable_ack_keepalive_interval_millis,

@@ -42,7 +42,7 @@ class Storage:
     def after_close(self) -> str:
         """What becomes of frames that are not acknowledged when the sender closes."""
         if self.slot is None:
-            return "they were queued in memory and are lost: raise close_flush_timeout_millis"
+            return "they were queued in memory and are lost"
         return f"they stay in the slot {self.slot}, and the next sender on it delivers them"
 
 
