@@ -113,7 +113,9 @@ class ConnectionEvent:
 
     ``connected`` comes once; later connections are ``reconnected`` (the same endpoint) or
     ``failed_over`` (another one, ``previous`` names the old).  ``endpoint`` is ``host:port``, None for
-    ``all_endpoints_unreachable``.  ``attempt`` counts the sender's connection attempts from 1;
+    ``all_endpoints_unreachable`` and ``budget_exhausted``.
+    ``attempt`` and ``round`` count from 1 since the last connection was lost, or since the beginning: in a
+    round each endpoint is tried once.  Of ``disconnected`` they are those that had led to the connection.
     ``cause`` says why, for the kinds that have a reason.  ``when`` is UTC.
 
     The official client's names give the same in pieces: ``host`` and ``port`` (a str), ``previous_host`` and
@@ -124,6 +126,7 @@ class ConnectionEvent:
     endpoint: str | None
     previous: str | None
     attempt: int
+    round: int
     cause: str
     when: datetime
 

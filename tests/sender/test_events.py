@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from spoolq import Sender
 from spoolq.errors import ConfigError, ServerRejection
+from spoolq.events import ConnectionEvent
 from spoolq.testing import QwpServer, Reject, Script
 
 from .harness import Recorder, numbers, open_sender, publish, put
@@ -60,7 +62,14 @@ def test_EVT_01_connection_events_come_in_order_with_their_fields(server: QwpSer
     middle = kinds[2:-1]
     assert middle == ["endpoint_attempt_failed", "all_endpoints_unreachable"] * (len(middle) // 2)
     failed = listener.wait_for(lambda event: event.kind == "endpoint_attempt_failed")
-    assert failed.endpoint == f"127.0.0.1:{server.port}"
+    assert (failed.endpoint, failed.host, failed.port) == (f"127.0.0.1:{server.port}", "127.0.0.1", str(server.port))
+    numbers_of = [(event.attempt, event.round) for event in listener.told]
+    rounds = range(1, len(middle) // 2 + 1)
+    assert numbers_of[:2] == [(1, 1), (1, 1)], "the first connection was the first attempt"
+    assert numbers_of[2:-1] == [(number, number) for number in rounds for _ in range(2)], "a round is one endpoint here"
+    assert numbers_of[-1] == (rounds[-1] + 1, rounds[-1] + 1)
+    nowhere = listener.wait_for(lambda event: event.kind == "all_endpoints_unreachable")
+    assert (nowhere.endpoint, nowhere.host, nowhere.port) == (None, None, None)
     assert "back soon" in failed.cause
     assert [event.when for event in listener.told] == sorted(event.when for event in listener.told)
     assert all(event.when.tzinfo is not None for event in listener.told)
@@ -73,13 +82,25 @@ def test_EVT_01_another_endpoint_is_a_failover_that_names_the_old_one(server: Qw
         with open_sender(f"ws::addr={first_name},{second_name};", listener=listener) as sender:
             publish(sender, 0)
             sender.wait()
+            second.refuse_new(503)
             server.stop()
             publish(sender, 1)
+            listener.wait_for(lambda event: event.kind == "endpoint_attempt_failed" and event.attempt == 5)
+            second.accept_new()
             event = listener.wait_for(lambda event: event.kind == "failed_over")
             assert (event.endpoint, event.previous) == (second_name, first_name)
+            failed = [event for event in listener.told if event.kind == "endpoint_attempt_failed"]
+            assert [event.attempt for event in failed] == list(range(1, len(failed) + 1))
+            # the round of the lost connection has the second endpoint left; each one behind it tries both
+            assert [event.round for event in failed] == [1 + event.attempt // 2 for event in failed]
             sender.wait()
         assert numbers(second) == [1]
         assert "reconnected" not in listener.kinds()
+
+
+def test_EVT_01_the_host_of_an_ipv6_endpoint_has_no_brackets() -> None:
+    event = ConnectionEvent("connected", "[::1]:9000", None, 1, 1, "", datetime.now(UTC))
+    assert (event.host, event.port) == ("::1", "9000")
 
 
 def test_EVT_02_the_state_is_committed_before_the_event(server: QwpServer) -> None:

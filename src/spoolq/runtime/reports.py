@@ -135,6 +135,7 @@ class Reports:
             self._name(event.endpoint_index),
             self._name(event.previous_endpoint_index) if event.kind == "failed_over" else None,
             event.attempt,
+            event.round,
             event.cause,
             datetime.now(UTC),
         )
