@@ -56,6 +56,9 @@ TOKENS_REFUSED_MAX: Final = 8  # 401s of a token callable between two that were 
 # --- a connection that says nothing (FOV-08) -------------------------------------------------------
 HALF_OPEN_MILLIS_MAX: Final = 1_800_000  # how long a silent peer is waited for at most, unless the setting is larger
 
+# --- behind a loss (ours.md 29a) -------------------------------------------------------------------
+WINDOW_OPENS_MILLIS: Final = 200  # what is held up by the window waits so long for an answer, then twice that
+
 # --- errors (behaviour.md 6) ---------------------------------------------------------------------
 POLICY_ANSWER_MILLIS: Final = 5_000  # how long `error_policy` may take, then the settings count
 ERROR_INBOX_DEFAULT: Final = 256

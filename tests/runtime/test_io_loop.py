@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from random import Random
 from typing import Any
@@ -234,3 +235,71 @@ def test_29a_an_answer_of_the_resolver_at_the_last_moment_leaves_the_pause_as_it
         store.close()
     first, second = connected_millis
     assert second - first >= 1_000 + 200
+
+
+class Scripted(Silent):
+    """A connection that takes so many runs, then no more, and on which all this comes in one piece."""
+
+    def __init__(self, takes: int, comes: list[link.Inbound]) -> None:
+        super().__init__()
+        self._takes, self._comes = takes, comes
+        self.unread = True
+
+    def queue_run(self, run: Any, max_frame_nbytes: int | None) -> int:
+        self._takes -= 1
+        return super().queue_run(run, max_frame_nbytes)
+
+    def flush(self) -> bool:
+        if self._takes < 0:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return super().flush()
+
+    def receive(self) -> list[link.Inbound]:
+        comes, self._comes = self._comes, []
+        return comes
+
+    def unsent_messages(self) -> int:
+        return 1
+
+
+def test_what_came_in_one_piece_is_told_before_a_send_that_it_leads_to_can_fail() -> None:
+    """Behind a loss an answer lets frames out; the next answers of the same read would be lost with that send."""
+    store = MemoryStore()
+    for payload in (b"one", b"two", b"three", b"four"):
+        room = store.reserve(len(payload))
+        assert room is not None
+        room.view[:] = payload
+        store.publish(room)
+    connections = [
+        Scripted(1, [_ok(0), link.Lost("reset")]),
+        Scripted(1, [_ok(0), _ok(1), link.Lost("reset")]),
+    ]
+
+    def connect(*_: object) -> Connection:
+        return connections.pop(0)  # type: ignore[return-value]
+
+    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
+    loop = IoLoop(
+        machine,
+        store,
+        Clock(),
+        [Endpoint("one", 1)],
+        ConnectOptions(),
+        catch_up=lambda _: iter(()),
+        on_settled=_nothing,
+        on_latched=_nothing,
+        on_report=_nothing,
+        on_cap=_nothing,
+        connect=connect,
+    )
+    try:
+        loop.begin(None)
+        loop.run_until(lambda: not connections and machine.state is not State.CONNECTED)
+        assert store.acked_fsn == 2
+    finally:
+        loop.close()
+        store.close()
+
+
+def _ok(sequence: int) -> link.Binary:
+    return link.Binary(responses.build(responses.Ok(sequence)))

@@ -80,6 +80,34 @@ class RawServer:
         data = self._exactly(length)
         return first & 0x0F, bytes(byte ^ key[n % 4] for n, byte in enumerate(data))
 
+    def come(self) -> list[bytes]:
+        """The binary frames that have come whole by now."""
+        assert self.socket is not None
+        self.socket.setblocking(False)
+        try:
+            while more := self.socket.recv(1 << 16):
+                self._rest += more
+        except BlockingIOError:
+            pass
+        finally:
+            self.socket.settimeout(TIMEOUT_SECONDS)
+        return self._binaries()
+
+    def finish(self) -> list[bytes]:
+        """Ends its half of the connection; the binary frames that come until the client ends the other one."""
+        assert self.socket is not None
+        self.socket.shutdown(socket.SHUT_WR)
+        while more := self.socket.recv(1 << 16):
+            self._rest += more
+        return self._binaries()
+
+    def _binaries(self) -> list[bytes]:
+        found = []
+        while self._rest:
+            opcode, payload = self.read()
+            found += [payload] if opcode == BINARY else []
+        return found
+
     def _exactly(self, count: int) -> bytes:
         while len(self._rest) < count:
             self._rest += self._more()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from spoolq import Sender, TimestampMicros
+from spoolq import Sender, TimestampMicros, limits
 from spoolq.testing import Answer, Close, Drop, QwpServer, Refuse, Reject, Script
 
 from .harness import Call, Recorder, StepClock, frames, numbers, open_sender, publish, put
@@ -396,6 +397,41 @@ def test_29a_a_server_that_accepts_and_drops_sees_a_falling_rate_of_connections(
     assert pauses[-1] >= 1_600
     sender.close()
     assert len(numbers(server)) <= 6
+
+
+def test_29a_a_server_that_answers_one_frame_a_connection_gets_none_more_than_a_handful_of_times() -> None:
+    """It reads all, answers the first frame and ends: once 30 frames were received 465 times, without a pause."""
+    clock = StepClock()
+    received = Counter[bytes]()
+    pauses = []
+    with RawServer() as raw:
+        sender = open_sender(
+            raw.conf,
+            "initial_connect_retry=async;reconnect_initial_backoff_millis=100;reconnect_max_backoff_millis=60000;",
+            clock=clock,
+        )
+        raw.accept()
+        for number in range(30):
+            publish(sender, number)
+        for fsn in range(30):
+            while (timeout := clock.nap()) is not None and timeout > limits.WINDOW_OPENS_MILLIS:
+                pass  # until whatever it wants to send has come
+            came = raw.come()
+            raw.ok(min(fsn, 1))
+            came += raw.finish()
+            received.update(came[min(fsn, 1) :])  # behind the symbols, from the second connection on
+            assert sender.acked_fsn() == fsn
+            if fsn > 0:
+                pauses.append(clock.nap() or 0)
+                clock.advance(pauses[-1])
+            if fsn < 29:
+                raw.accept()
+        sender.close()
+    assert len(received) == 30
+    assert max(received.values()) <= 5
+    assert received.total() <= 5 * 30
+    assert all(base <= pause < 2 * base for base, pause in zip((100, 200, 400, 800, 1_600), pauses, strict=False))
+    assert min(pauses[10:]) >= 60_000
 
 
 def test_a_rejection_that_is_retriable_is_told_and_the_frame_comes_again(server: QwpServer) -> None:

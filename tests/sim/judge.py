@@ -17,6 +17,7 @@ things that behaviour.md 4.3 and 6.5 allow.
 | symbols         | what the server of that connection has been told                               |
 | strikes, poison | behaviour.md 6.4, counted anew                                                 |
 | pauses          | `pacing`                                                                       |
+| in flight       | `flight`                                                                       |
 | silence         | with a watchdog: noticed in time, and nothing else is taken for it             |
 | PINGs           | where something asks for them, at most one a period each                       |
 | terminal errors | each has its cause in what the client read, and each cause has its error          |
@@ -32,6 +33,7 @@ from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError, StorageError
 from tests.sim import frames
 from tests.sim.dictionaries import Dictionaries
+from tests.sim.flight import Flight
 from tests.sim.left import Left
 from tests.sim.pacing import Pacing, Wrong
 from tests.sim.view import CATEGORIES, DEFAULTS, Item, Question, View
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 BINARY: Final = 0x82
 _PING: Final = 0x89
 _LINGER_MILLIS: Final = 50
+_OPENS_MILLIS: Final = 200  # what is held up and gets no answer goes out in the end
 _LATE_MILLIS: Final = 80  # a connect may take so long beyond a budget
 _CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
 _TOKENS_MAX: Final = 8  # 401s between two tokens that were taken
@@ -93,6 +96,7 @@ class Judge:
         """It knows nothing of the one before but the log."""
         now = self._now()
         self.pacing = Pacing(self._scenario, now)
+        self.flight = Flight()
         self.error: SpoolqError | None = None
         self.ever_connected = False
         self.stopping = False
@@ -267,8 +271,16 @@ class Judge:
             raise Wrong(f"FSN {fsn} has {len(payload)} bytes, the cap is {view.cap_nbytes}")
         if self.acked + 1 < self._held <= fsn and not self.lied:
             raise Wrong(f"FSN {fsn} is sent, FSN {self._held} was to be held back, settled is FSN {self.acked}")
+        answered = self._answered(view)
+        if self._left.group_of(fsn) != (fsn, fsn):
+            view.may_have_opened = True  # a group is not held up in its middle
+        most = self.flight.most(answered + 1 - view.fsn_at_zero)
+        if self._now() - view.moved_millis >= _OPENS_MILLIS:
+            view.may_have_opened = True
+        if most is not None and fsn - answered > most and not (view.vague or view.may_have_opened):
+            raise Wrong(f"FSN {fsn} is sent behind a loss, FSN {answered} is answered: {most} frames may be in flight")
         view.handed_fsn = fsn
-        view.handed_millis = self._now()
+        view.handed_millis = view.moved_millis = self._now()
         self.counts["frames sent"] += 1
         self.counts["frames sent again"] += self.commits[fsn] > 0
         if self.trace is not None:
@@ -377,9 +389,7 @@ class Judge:
 
     def _progressed(self) -> None:
         self._strikes = [0, 0]
-        self._not_writables = 0
         self._too_small.clear()
-        self.pacing.progressed(self._now())
 
     def _took_error(self, view: View, item: Item) -> None:
         category = CATEGORIES.get(item.status, "unknown")
@@ -497,6 +507,8 @@ class Judge:
         self._pause_begins(view, policy)
 
     def _not_writable(self, view: View) -> None:
+        if self._was_worth(view):
+            self._not_writables = 0
         self._not_writables += not view.vague  # what it names may be settled already: then it is only reported
         self._ends(view, "error 0c", strike=False)
         if self._not_writables <= 1 or view.vague:
@@ -572,9 +584,8 @@ class Judge:
         if view.vague:  # when it was read is not known
             view.progressed = True
             self._low = max(self._low, fsn)
-            self._strikes[0] = self._not_writables = 0
+            self._strikes[0] = 0
             self._too_small.clear()
-            self.pacing.progressed(self._now())
 
     def saves_letter(self, first: int, last: int, fails: bool) -> None:
         """A dead letter is made of the frame, or cannot be made."""
@@ -595,6 +606,7 @@ class Judge:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
         self.settled.append(fsn)
+        self.flight.dropped()
         self._patience = [self._scenario.half_open_millis] * 2
         self._owing_millis = self._now()  # there is no connection
         self._droppable.clear()
@@ -677,12 +689,28 @@ class Judge:
 
     def _pause_begins(self, view: View, why: str) -> None:
         now, owed = self._now(), self.acked + 1 < len(self.payloads)
-        if not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis:
+        ours = why in ("a cap that is too small", "drop") or "to be dropped" in why
+        worth = view.vague or self._was_worth(view) or (ours and view.progressed)
+        if worth or (not owed and now - view.since_millis >= 2 * self._scenario.backoff_max_millis):
+            self._not_writables = min(self._not_writables, int(why == "error 0c"))
             self.pacing.progressed(now)
         least = view.least_millis
         if least is None:
-            least = 0 if view.progressed or view.vague or not owed else self.pacing.base_millis(1)
+            least = 0 if worth or not owed else self.pacing.base_millis(1)
         self.pacing.ended(now, why, least)
+        answered = self._answered(view)
+        self.flight.ended(
+            None if view.vague else answered + 1 - view.fsn_at_zero,
+            self.acked + 1 - view.fsn_at_zero,
+            in_flight=max(0, view.handed_fsn - answered),
+            drained=answered + 1 >= len(self.payloads),
+        )
+
+    def _was_worth(self, view: View) -> bool:
+        """Whether the next connection need not wait."""
+        long = self._now() - view.since_millis >= 2 * self._scenario.backoff_max_millis
+        settled = max(self._low, self.acked) + 1 - view.fsn_at_zero
+        return settled > 0 and (long or self.flight.grew(settled))
 
     def waits(self, timeout_millis: int | None) -> None:
         """The loop is about to wait."""
@@ -716,7 +744,7 @@ class Judge:
         if view.life != self.dictionaries.life:
             raise Wrong("it sleeps on a connection that was told an older dictionary")
         fsn = view.handed_fsn + 1
-        if fsn == self._held or fsn in self._maybe_held:
+        if fsn == self._held or fsn in self._maybe_held or self._may_be_held_up(view):
             return
         too_large = (
             view.cap_nbytes is not None and fsn < len(self.payloads) and len(self.payloads[fsn]) > view.cap_nbytes
@@ -725,6 +753,13 @@ class Judge:
             raise Wrong(f"it sleeps, and FSN {fsn} is not sent")
         if too_large and self._left.group_of(fsn)[0] == self.acked + 1:
             raise Wrong(f"it sleeps where FSN {fsn} is above the cap, and nothing is before it")
+
+    def _may_be_held_up(self, view: View) -> bool:
+        """Whether more than half of what may be in flight is."""
+        if not self.flight.may_be_limited():
+            return False
+        answered = self.acked if view.vague else self._answered(view)
+        return 2 * (view.handed_fsn - answered) > max(1, 2 * (answered + 1 - view.fsn_at_zero))
 
     def settled_down(self, where: str) -> None:
         """Everything that was read has been looked at."""

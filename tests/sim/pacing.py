@@ -1,10 +1,11 @@
 """When a connect is allowed (ours.md 29a), judged from outside: times, progress, how the last one ended.
 
-- To the same endpoint again: paid for by progress, by the first NOT_WRITABLE, or by the shortest pause.
-- After a connection without progress: the shortest pause; after the k-th strike ``initial * 2**(k-1)``,
+- To the same endpoint again: paid for by a connection that was worth it, by the first NOT_WRITABLE, or by the
+  shortest pause.  Worth it: it settled at least twice as much as the one before (`flight`), or stood long.
+- After a connection that was not: the shortest pause; after the k-th strike ``initial * 2**(k-1)``,
   after a repeated NOT_WRITABLE likewise; never more than the maximum, which the jitter may double.
 - After a round of refusals: the largest Retry-After among them, up to the maximum.
-- Without progress the number of connects is logarithmic in the time, then one a maximum pause.
+- Without such connections the number of connects is logarithmic in the time, then one a maximum pause.
 
 Where a budget of time may cut a pause, only the rate counts.
 """
@@ -43,7 +44,7 @@ class Pacing:
         return min(self._scenario.backoff_max_millis, self._scenario.backoff_initial_millis << min(count - 1, 6))
 
     def progressed(self, now_millis: int) -> None:
-        """Frames were settled, or a long connection owed nothing."""
+        """A connection was worth it, or a long one owed nothing."""
         self._paid += 1
         self._attempts = 0
         self._quiet_since_millis = now_millis

@@ -48,6 +48,8 @@ class View:
         self.heard_millis = self.handed_millis = now_millis
         self.pings = 0
         self.bound = False  # the machine has been told of it
+        self.moved_millis = now_millis  # when it was sent a frame
+        self.may_have_opened = False  # the window
         self.progressed = False
         self.vague = False  # the peer lies
         self.ended = ""  # by what it has ended for certain

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from spoolq.delivery.machine import Delivery, DeliveryOptions, State
+from spoolq.delivery.machine import Delivery, State
+from spoolq.delivery.options import DeliveryOptions
 
 __all__ = ["Delivery", "DeliveryOptions", "State"]

@@ -111,7 +111,7 @@ class SaveLetter:
 class ConnectionEvent:
     """Something about the connection: ``kind`` is one of behaviour.md 8, in lower case.
 
-    ``attempt`` and ``round`` count from 1 since the connection was lost, or since the beginning.
+    ``attempt`` and ``round`` count from 1 since the last connection was lost, or since the beginning.
     """
 
     kind: str

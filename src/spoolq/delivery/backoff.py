@@ -1,14 +1,16 @@
 """How long to wait before the next attempt (behaviour.md 5.3, ours.md 29a).
 
-| after                               | base                           | n, k                              |
-|-------------------------------------|--------------------------------|-----------------------------------|
-| a round without a connection, or a  | min(max, initial * 2**n)       | such ends since the last progress |
-| connection that brought no progress |                                |                                   |
-| the k-th strike, or NOT_WRITABLE    | min(max, initial * 2**min(k-1, 6)) | in a row, without progress    |
+| after                               | base                             |
+|-------------------------------------|----------------------------------|
+| a round without a connection, or a  | min(max, initial * 2**n)         |
+| connection that was not worth it    |                                  |
+| the k-th strike or NOT_WRITABLE in  | min(max, initial * 2**min(m, 6)) |
+| a row; m is k - 1 or n, the larger  |                                  |
 
-The pause is uniform in [base, 2 * base) and not clamped again.  What counts as progress is the
-machine's to say (`reset`); a round in which every endpoint refused by its role grows like any other
-(ours.md 29a over behaviour.md 5.3: the official client asks a replica ten times a second for ever).
+n counts all of these since the last connection that was worth it; which one was is the machine's to say (`reset`).
+The pause is uniform in [base, 2 * base) and not clamped again.  A round in which every endpoint refused by
+its role grows like any other (ours.md 29a over behaviour.md 5.3: the official client asks a replica ten times a
+second for ever).
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ class Backoff:
         return pause
 
     def paced_millis(self, count: int) -> int:
-        """The pause after the ``count``-th strike or refusal in a row, from 1."""
-        return self._jittered(min(count - 1, _PACING_EXPONENT_MAX))
+        """The pause after the ``count``-th strike or refusal in a row, from 1; it counts as one more failure."""
+        exponent = max(count - 1, self._failures)
+        self._failures = exponent + 1
+        return self._jittered(min(exponent, _PACING_EXPONENT_MAX))
 
     def _jittered(self, exponent: int) -> int:
         base = min(self.max_millis, self.initial_millis << exponent)

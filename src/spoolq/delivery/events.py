@@ -179,7 +179,7 @@ class TimerDue:
 
 @dataclass(frozen=True, slots=True)
 class PulseDue:
-    """The time of `Delivery.pulse_due_millis` has come.
+    """The time of `Delivery.pulse_due_millis` has come: of a PING, of a loss, or of more in flight.
 
     ``heard_millis``: when the peer of this connection last gave a sign of life.
     """

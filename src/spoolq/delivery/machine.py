@@ -17,14 +17,20 @@ An event that has no meaning in a state is ignored: it is an echo of something t
 
 When the next connection is tried (ours.md 29a; the pauses are in `backoff`):
 
-| the connection ended by                      | progress on it | pause                              |
-|----------------------------------------------|----------------|------------------------------------|
-| loss, orderly close, a cap that is too small | yes            | none                               |
-| the same, or a frame that was dropped        | no             | backoff; from its shortest after a |
-|                                              |                | long connection that owed nothing  |
-| the ids of symbols that begin anew           | -              | none, to the same endpoint         |
-| NOT_WRITABLE                                 | -              | none the first time, then paced    |
-| a strike                                     | -              | paced by the strikes               |
+| the connection ended by                      | on it                    | pause                              |
+|----------------------------------------------|--------------------------|------------------------------------|
+| loss, orderly close                          | worthwhile progress      | none                               |
+| a cap that is too small, a frame that was    | progress                 | none                               |
+| dropped                                      |                          |                                    |
+| any of these                                 | less                     | backoff; from its shortest after a |
+|                                              |                          | long connection that owed nothing  |
+| the ids of symbols that begin anew           | -                        | none, to the same endpoint         |
+| NOT_WRITABLE                                 | -                        | none the first time, then paced    |
+| a strike                                     | -                        | paced by the strikes               |
+
+Worthwhile: frames were settled, at least twice as many as on the connection before, or it stood long.  Only then
+does the backoff begin again: a server that takes a little and drops sees a falling rate too.  How much is in flight
+on a connection that follows a loss is in `window`.
 
 A running sender never gives up by time unless there is an outage budget (`outage`); a blocking first
 connect has a budget of its own (ours.md 25).  What is terminal is in `verdicts`.
@@ -46,11 +52,9 @@ is dropped, for the others would land as half a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 from spoolq import limits
 from spoolq.delivery import events, policy, verdicts
@@ -77,10 +81,12 @@ from spoolq.delivery.durable import DurableAcks, SeqTxns, TooManyTables, joined
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.groups import Groups
 from spoolq.delivery.hosts import Hosts, HostState
+from spoolq.delivery.options import DeliveryOptions, FrameLog
 from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
 from spoolq.delivery.policy import Refusal
 from spoolq.delivery.pulse import Pulse
+from spoolq.delivery.window import Window
 from spoolq.errors import SpoolqError
 from spoolq.printable import printable
 from spoolq.qwp.layout import Status
@@ -89,49 +95,6 @@ from spoolq.qwp.responses import DurableAck, Entries, ErrorFrame, Ok
 RUN_FRAMES_MAX: Final = 4_096
 RUN_NBYTES_MAX: Final = 1 << 20
 _ORDERLY: Final = (1000, 1001)
-
-
-class FrameLog(Protocol):
-    """What the machine has to know of the log; `spool.Store` has it."""
-
-    @property
-    def published_fsn(self) -> int:
-        """Newest frame; -1 when none."""
-
-    @property
-    def acked_fsn(self) -> int:
-        """Newest settled frame; -1 when none."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryOptions:
-    """Settings of the machine; ``endpoints`` are names for texts, in order of preference.
-
-    ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
-    long every endpoint must have been too small for the head, ``cap_gaps_min`` how often one must have been
-    found to be.  ``outage_budget_millis``: how long frames wait without any acknowledgement, 0 = for ever.
-    ``renewable_token``: each connect has a token of its own, so a 401 is tried once more.  ``stored``: the log
-    outlives the sender, which only the texts of what ends it depend on.
-    ``durable_ack``: frames are settled by durable acks; ``durable_keepalive_millis`` and
-    ``half_open_millis``: see `pulse`, 0 or less = off.
-    """
-
-    endpoints: tuple[str, ...]
-    backoff_initial_millis: int = 100
-    backoff_max_millis: int = 5_000
-    max_frame_rejections: int = 4
-    poison_window_millis: int = 5_000
-    policies: Mapping[str, str] = field(default_factory=dict)
-    cap_gap_window_millis: int = 300_000
-    cap_gaps_min: int = 1
-    outage_budget_millis: int = 0
-    renewable_token: bool = False
-    can_drop: bool = False
-    stored: bool = True
-    decide_millis: int | None = None
-    durable_ack: bool = False
-    durable_keepalive_millis: int = 0
-    half_open_millis: int = 0
 
 
 class State(Enum):
@@ -174,6 +137,7 @@ class Delivery:
         self._sending = False
         self._answered = self._acked  # newest frame with an OK on this connection
         self._durable: DurableAcks | None = None
+        self._window = Window()
         self._pulse = Pulse(options.durable_keepalive_millis, max(0, options.half_open_millis))
         self._pending_ok: Ok | None = None
         self._too_large: events.FrameTooLarge | None = None
@@ -217,7 +181,9 @@ class Delivery:
         """When `PulseDue` has to be told, as it looks now; ``heard_millis`` as there.  None: never."""
         if self.state is not State.CONNECTED:
             return None
-        return self._pulse.due_millis(waits=self._waits, asks=self._asks, heard_millis=heard_millis)
+        due = self._pulse.due_millis(waits=self._waits, asks=self._asks, heard_millis=heard_millis)
+        opens = self._window.opens_millis
+        return opens if due is None else due if opens is None else min(due, opens)
 
     def handle(self, event: Event, now_millis: int) -> list[Action]:
         """Takes one event; the actions it leads to, in order."""
@@ -300,6 +266,7 @@ class Delivery:
         self._wire = WireMap(self._acked + 1, event.catch_up)
         self._groups = Groups()
         self._answered = self._acked
+        self._window.begin(self._acked)
         self._durable = DurableAcks(self._acked) if self._options.durable_ack else None
         self._pulse.begin(self._now)
         self._sending = False
@@ -457,16 +424,30 @@ class Delivery:
                 self._renew()
 
     def _pump(self) -> None:
+        """The next run, when there is one to send, none is under way, and nothing holds it up."""
         next_fsn = self._wire.sent_fsn + 1
-        frames_max = RUN_FRAMES_MAX
+        if self._sending or self._too_large is not None or next_fsn > self._log.published_fsn:
+            return
+        frames_max = min(RUN_FRAMES_MAX, self._room(next_fsn))
         if self._holding:
             frames_max = min(frames_max, self._held - next_fsn)
-        if not self._sending and self._too_large is None and next_fsn <= self._log.published_fsn and frames_max > 0:
+        if frames_max > 0:
             if not self._waits:
                 self._pulse.owed(self._now)
             self._sending = True
             cap = self._caps[self._endpoint]
             self._actions.append(SendRun(next_fsn, frames_max, RUN_NBYTES_MAX, cap))
+
+    def _room(self, next_fsn: int) -> int:
+        """How many frames the window lets out; in the middle of a group as many again as it has, up to its commit."""
+        room = self._window.room(self._answered, next_fsn)
+        if room <= 0:
+            room = next_fsn - self._groups.of(next_fsn)[0]
+        if room > 0:
+            self._window.moves_on()
+        else:
+            self._window.held_up(self._now)
+        return room
 
     @property
     def _holding(self) -> bool:
@@ -496,6 +477,8 @@ class Delivery:
             self._settle(fsn)
         else:
             self._committed(self._durable, fsn, ok.entries)
+        if self._window.opens_millis is not None and self.state is State.CONNECTED:
+            self._pump()
 
     def _committed(self, durable: DurableAcks, fsn: int, entries: Entries) -> None:
         """An OK while only durable acks settle."""
@@ -534,7 +517,6 @@ class Delivery:
             return
         self._progressed = True
         held = self._holding
-        self._backoff.reset()
         self._settled(fsn)
         self._leave_too_small()
         if held and self.state is State.CONNECTED:
@@ -545,7 +527,6 @@ class Delivery:
         self._acked = fsn
         self._answered = max(self._answered, self._acked)
         self.ok_fsn = max(self.ok_fsn, self._acked)
-        self._not_writable = 0
         self._poison.progressed()
         self._pulse.progressed()
         self._cap_gap.progressed()
@@ -625,7 +606,7 @@ class Delivery:
             return
         if chosen == policy.DROP and refusal.first_fsn > self._acked + 1:
             self._held = refusal.first_fsn
-            self._reconnect(f"{text}; it is dropped when all before it is durable", HostState.HEALTHY)
+            self._reconnect(f"{text}; it is dropped when all before it is durable", HostState.HEALTHY, ours=True)
             return
         if chosen == policy.DROP:
             self._leave(text)
@@ -636,9 +617,9 @@ class Delivery:
         self._actions.append(Report(refusal.event(chosen)))
         state = HostState.TOPOLOGY_REJECT if chosen == policy.RETRIABLE_OTHER else HostState.TRANSPORT_ERROR
         if rejection.status == Status.NOT_WRITABLE:
-            self._not_writable += 1
-            again = self._not_writable - 1
-            self._reconnect(text, state, self._backoff.paced_millis(again) if again else 0)
+            again = 0 if self._worthwhile else self._not_writable
+            self._reconnect(text, state, paced=again)
+            self._not_writable = again + 1
         else:
             self._strike(text, rejection, state, refusal.first_fsn)
 
@@ -650,7 +631,7 @@ class Delivery:
         refusal = self._taken_refusal()
         self._settled(refusal.first_fsn)
         self._actions.append(Report(refusal.event(policy.DROP)))
-        self._reconnect(f"{self._refusal_text(refusal)}, dropped", HostState.HEALTHY)
+        self._reconnect(f"{self._refusal_text(refusal)}, dropped", HostState.HEALTHY, ours=True)
 
     def _not_saved(self, why: str, full: bool) -> None:
         refusal = self._taken_refusal()
@@ -683,7 +664,7 @@ class Delivery:
                 verdicts.poisoned(self._name, named, self._poison.strikes, why, rejection, stored=self._options.stored)
             )
         else:
-            self._reconnect(why, state, self._backoff.paced_millis(self._poison.strikes))
+            self._reconnect(why, state, paced=self._poison.strikes)
 
     # -- is anybody there ----------------------------------------------------------------------
     @property
@@ -697,6 +678,8 @@ class Delivery:
         return self._answered > self._acked and not self._sending
 
     def _beat(self, heard_millis: int) -> None:
+        if self._window.open(self._now):
+            self._pump()
         what = self._pulse.beat(self._now, waits=self._waits, asks=self._asks, heard_millis=heard_millis)
         if what == "ping":
             self._actions.append(Ping())
@@ -712,7 +695,7 @@ class Delivery:
             return
         text = f"FSN {frame.fsn} takes {frame.nbytes} bytes, {self._name} at most {self._caps[self._endpoint]}"
         if not self._endpoint_is_too_small(text, frame.fsn):
-            self._reconnect(text, HostState.TOPOLOGY_REJECT)
+            self._reconnect(text, HostState.TOPOLOGY_REJECT, ours=True)
 
     def _endpoint_is_too_small(self, what: str, fsn: int) -> bool:
         """Notes it; True when no endpoint is left and the sender ended, because of this frame."""
@@ -728,23 +711,47 @@ class Delivery:
 
     # -- the end of a connection, or of the sender ---------------------------------------------
     def _reconnect(
-        self, why: str, state: HostState = HostState.TRANSPORT_ERROR, pause_millis: int | None = None
+        self, why: str, state: HostState = HostState.TRANSPORT_ERROR, *, paced: int | None = None, ours: bool = False
     ) -> None:
-        """The connection is gone, or has to go; ``pause_millis`` None = none after progress, else backoff."""
+        """The connection is gone, or has to go; no pause behind one that was worth it, else the backoff's.
+
+        ``paced``: the pause of so many strikes or refusals in a row instead, 0 = none.  ``ours``: we leave a
+        server that has done its part, so any progress is worth it.
+        """
+        owed_nothing = self._acked >= self._log.published_fsn
+        worthwhile = self._progressed if ours else self._worthwhile
+        if worthwhile or (owed_nothing and self._stood_long):
+            self._backoff.reset()
+            self._not_writable = 0
+        if paced is None:
+            pause_millis = 0 if worthwhile else self._backoff.next_millis()
+        else:
+            pause_millis = self._backoff.paced_millis(paced) if paced else 0
+        in_flight = self._sending or self._wire.sent_fsn > self._answered
+        drained = self._answered >= self._log.published_fsn
+        self._window.end(self._acked, self._answered, in_flight=in_flight, drained=drained)
         self._leave(why)
+        self._look_for_another(why, state, pause_millis)
+
+    @property
+    def _worthwhile(self) -> bool:
+        """Whether this connection has brought so much that the next one need not wait (ours.md 29a)."""
+        return self._progressed and (self._stood_long or self._window.grew(self._acked))
+
+    @property
+    def _stood_long(self) -> bool:
+        """Whether connections like this one are few anyway."""
+        return self._now - self._connected_at >= 2 * self._options.backoff_max_millis
+
+    def _look_for_another(self, why: str, state: HostState, pause_millis: int) -> None:
         self._hosts.lost(self._endpoint, state)
         self._outcomes = [(self._endpoint, why, FailureKind.TRANSPORT)]
         self._by_role = False
         self._without_durable.clear()
         self._retry_after = 0
-        self._attempt, self._round = 0, 1
+        self._attempt, self._round = 0, int(self._hosts.next() is not None)  # else `_resume` begins the first one
         self.outage_since_millis = self._now
         self._budget.runs(self._now)
-        if pause_millis is None:
-            owed_nothing = self._acked >= self._log.published_fsn
-            if owed_nothing and self._now - self._connected_at >= 2 * self._options.backoff_max_millis:
-                self._backoff.reset()
-            pause_millis = 0 if self._progressed else self._backoff.next_millis()
         if pause_millis:
             self._wait(pause_millis)
         else:
@@ -760,7 +767,7 @@ class Delivery:
         self._report_connection("disconnected", self._endpoint, why)
         self.state = State.WAITING
         self._hosts.new_round()  # else the next one would be tried before this one
-        self._reconnect(why, HostState.HEALTHY, 0)
+        self._look_for_another(why, HostState.HEALTHY, 0)
 
     def _leave(self, why: str) -> None:
         if self.state is State.CONNECTED:

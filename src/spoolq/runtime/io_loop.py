@@ -269,7 +269,10 @@ class IoLoop:
             self._flush(connection)
 
     def _take(self, connection: Connection) -> None:
-        """Tells the machine what came, until one of it ends the connection."""
+        """Tells the machine what came, until one of it ends the connection.
+
+        What it wants to send meanwhile goes out behind that: a send that fails would be told before what has come.
+        """
         before = connection.received_nbytes
         items = connection.receive()
         if connection.received_nbytes > before:
@@ -281,7 +284,8 @@ class IoLoop:
         for item in items:
             if self._connection is connection:
                 self._tell(self._event_of(item))
-                self._drain()
+                self._drain(sends=False)
+        self._drain()
 
     def _tell_partly_sent(self, connection: Connection, sending: tuple[int, int]) -> None:
         """A run is blocked in the socket: answers are measured against what is really gone."""
@@ -306,10 +310,16 @@ class IoLoop:
                 return events.Lost(text)
         raise AssertionError(item)
 
-    def _drain(self) -> None:
+    def _drain(self, *, sends: bool = True) -> None:
         """Carries out what is pending, so that a Disconnect takes effect before the next answer is told."""
+        left: list[actions.Action] = []
         while self._pending and not isinstance(self._pending[0], actions.Connect):
-            self._do(self._pending.pop(0))
+            action = self._pending.pop(0)
+            if sends or not isinstance(action, actions.SendRun):
+                self._do(action)
+            else:
+                left.append(action)
+        self._pending[:0] = left
 
     # -- actions -------------------------------------------------------------------------------
     def _do(self, action: actions.Action) -> None:
