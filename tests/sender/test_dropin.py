@@ -385,7 +385,7 @@ def test_35_a_name_of_nobody_is_an_attribute_error() -> None:
 
 def test_35_the_cause_of_a_connection_event_has_no_code() -> None:
     event = ConnectionEvent(
-        spoolq.ConnectionEventKind.FailedOver, "[::1]:9000", "db:9001", 3, "", datetime.datetime.now(datetime.UTC)
+        spoolq.ConnectionEventKind.FailedOver, "[::1]:9000", "db:9001", 3, 1, "", datetime.datetime.now(datetime.UTC)
     )
     assert (event.host, event.port, event.previous_host, event.previous_port) == ("::1", "9000", "db", "9001")
     with pytest.raises(UnsupportedError, match="no cause_code: cause"):

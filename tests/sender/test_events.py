@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from spoolq import Sender
 from spoolq.errors import ConfigError, ServerRejection
-from spoolq.events import ConnectionEvent
 from spoolq.testing import QwpServer, Reject, Script
 
 from .harness import Recorder, numbers, open_sender, publish, put
@@ -96,11 +94,6 @@ def test_EVT_01_another_endpoint_is_a_failover_that_names_the_old_one(server: Qw
             sender.wait()
         assert numbers(second) == [1]
         assert "reconnected" not in listener.kinds()
-
-
-def test_EVT_01_the_host_of_an_ipv6_endpoint_has_no_brackets() -> None:
-    event = ConnectionEvent("connected", "[::1]:9000", None, 1, 1, "", datetime.now(UTC))
-    assert (event.host, event.port) == ("::1", "9000")
 
 
 def test_EVT_02_the_state_is_committed_before_the_event(server: QwpServer) -> None:
