@@ -81,7 +81,7 @@ class Scenario:
             if chance() < 0.5:  # a refusal must name the frame for sure
                 self.lying, self.frames_before_end, self.burst = 0.5, 2, 1
         self.letters = chance() < 0.8  # there is a place for dead letters
-        self.letters_failing = 0.0 if chance() < 0.6 else 0.5
+        self.letters_failing = 0.0 if chance() < 0.4 else 0.5
         first = chance()
         self.begin_budget_millis = None if first < 0.8 else 0 if first < 0.9 else between(1_000, 20_000)
         self.restarts = 0 if chance() < 0.8 else between(1, 2)
