@@ -655,8 +655,8 @@ class Judge:
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
             self._too_small.setdefault(wire.endpoint, now)
-        if not why and view.bound and view.life != self.dictionaries.life:
-            why, view.least_millis = "an older dictionary", 0
+        if why in ("", "a cap that is too small") and view.bound and view.life != self.dictionaries.life:
+            why, view.least_millis = why or "an older dictionary", 0
             self.pacing.free()
             self.counts["connections left for a new dictionary"] += 1
         silent = now - max(view.heard_millis, view.since_millis)
@@ -698,10 +698,13 @@ class Judge:
         if least is None:
             least = 0 if worth or not owed else self.pacing.base_millis(1)
         self.pacing.ended(now, why, least)
+        if why == "an older dictionary":  # no loss
+            return
         answered = self._answered(view)
+        either = view.life != self.dictionaries.life  # or that: then it was no loss
         self.flight.ended(
-            None if view.vague else answered + 1 - view.fsn_at_zero,
-            self.acked + 1 - view.fsn_at_zero,
+            None if view.vague or either else answered + 1 - view.fsn_at_zero,
+            0 if either else self.acked + 1 - view.fsn_at_zero,
             in_flight=max(0, view.handed_fsn - answered),
             drained=answered + 1 >= len(self.payloads),
         )
