@@ -17,7 +17,7 @@ from spoolq.runtime.drainer import Drainer
 from spoolq.runtime.drainers import CAP_GAPS_MIN, drain_setup
 from spoolq.server import QwpServer
 from spoolq.spool.dead_letters import DeadLetters
-from spoolq.spool.files import Files
+from spoolq.spool.files import File, Files
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import Close, Drop, Refuse, Reject, Script
 from tests.sender.harness import LeapClock, free_port, numbers
@@ -290,6 +290,28 @@ def test_invariant_39_a_frame_refused_as_retriable_is_tried_again_for_ever(tmp_p
         bench.until(lambda: bench.due is None, 5_000)
         assert numbers(server) == [0]
     assert bench.left() == set()
+
+
+def test_orp_08_a_slot_that_is_being_read_is_left_when_the_sender_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog of gigabytes takes longer than any grace: the reading ends before the next segment."""
+    usual().write(tmp_path / NAME)
+    assert len(list((tmp_path / NAME).glob("*.sfa"))) >= 3
+    bench = Bench(tmp_path, "ws::addr=127.0.0.1:1;")
+    opened, real = [], bench.setup.files.open
+
+    def closes_meanwhile(path: str, *, write: bool = True) -> File:
+        if path.endswith(".sfa"):
+            opened.append(path)
+            bench.drainer.stop()
+        return real(path, write=write)
+
+    monkeypatch.setattr(bench.setup.files, "open", closes_meanwhile)
+    bench.work()
+    assert (len(opened), bench.due, bench.outcome) == (1, None, "stopped")
+    assert bench.is_free()
+    assert (bench.text(".failed"), bench.text(".last_error")) == ("", "")
 
 
 DEAD, REFUSING, SILENT = "dead", "refusing", "silent"

@@ -17,6 +17,7 @@ from spoolq.errors import SlotBusyError, StorageError
 from spoolq.spool.files import File, Files
 from spoolq.spool.lock import logical_lock
 from spoolq.spool.orphans import adopt, find_orphans
+from spoolq.spool.scan import Stopped
 from tests.spool import slot_maker
 from tests.spool.files_double import FailingFiles, RecordingFiles
 from tests.spool.recovered import payload, snapshot, usual
@@ -162,6 +163,27 @@ def test_a_slot_that_goes_before_its_lock_is_taken_is_not_made_again(tmp_path: P
     with pytest.raises(StorageError):
         adopt(Going(), str(tmp_path), "one")
     assert not (tmp_path / "one").exists()
+
+
+def test_the_reading_of_a_slot_ends_before_the_segment_at_which_it_is_stopped(tmp_path: Path) -> None:
+    """Nothing is changed then, both locks are free, and it may be adopted again."""
+    usual().write(tmp_path / "one")
+    segments = len(list((tmp_path / "one").glob("*.sfa")))
+    before = {name: content for name, content in snapshot(tmp_path / "one").items() if ".lock" not in name}
+    for most in range(1_000):
+        asked = iter(range(most))
+        files = RecordingFiles()
+        try:
+            adopted = adopt(files, str(tmp_path), "one", lambda: next(asked, None) is None)  # noqa: B023
+        except Stopped:
+            now = {name: content for name, content in snapshot(tmp_path / "one").items() if ".lock" not in name}
+            assert now == before
+            assert [name for name, path in files.calls if name == "open" and path.endswith(".sfa")] == ["open"] * most
+            continue
+        break
+    assert segments < most < 999, "the frames are read once more for the dictionary"
+    assert adopted is not None
+    adopted.close()
 
 
 def test_adoption_makes_nothing_that_only_a_producer_needs(tmp_path: Path) -> None:

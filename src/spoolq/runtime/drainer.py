@@ -43,6 +43,7 @@ from spoolq.spool import Run, sentinels
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
 from spoolq.spool.orphans import Adopted, adopt, is_candidate
+from spoolq.spool.scan import Stopped
 from spoolq.stats import DrainerStatus
 
 _LOG: Final = logging.getLogger("spoolq.drainers")
@@ -74,9 +75,10 @@ class _Changed(Exception):
 class _Slot:
     """The slot, or what is known of it while it is not held: the log of the delivery machine."""
 
-    def __init__(self, setup: DrainSetup, name: str) -> None:
+    def __init__(self, setup: DrainSetup, name: str, stopped: Callable[[], bool]) -> None:
         self._setup = setup
         self._name = name
+        self._stopped = stopped
         self._adopted: Adopted | None = None
         self.path = os.path.join(setup.sf_dir, name)
         self.published_fsn = -1
@@ -96,9 +98,9 @@ class _Slot:
     def take(self, *, again: bool) -> None:
         """Adopts the slot; ``again``: it must be as it was left.
 
-        Raises SlotBusyError, also when it is no candidate any more; _Damaged, _Changed; StorageError.
+        Raises SlotBusyError, also when it is no candidate any more; _Damaged, _Changed; Stopped; StorageError.
         """
-        adopted = adopt(self._setup.files, self._setup.sf_dir, self._name)
+        adopted = adopt(self._setup.files, self._setup.sf_dir, self._name, self._stopped)
         if adopted is None:
             raise SlotBusyError(f"the slot {self.path} is no orphan any more: somebody drained it or gave it up")
         self._adopted, store = adopted, adopted.store
@@ -188,7 +190,7 @@ class Drainer:
         self._setup = setup
         self._clock = clock
         self._rng = rng
-        self._slot = _Slot(setup, name)
+        self._slot = _Slot(setup, name, self._must_stop)
         self._life: DrainLife | None = None
         self._machine: Delivery | None = None
         self._attempts_told = 0
@@ -249,6 +251,8 @@ class Drainer:
             return None
         try:
             self._attempt()
+        except Stopped:  # a large slot is not read to its end when the sender closes
+            _LOG.debug("the slot %s is left while it is being read", self._slot.path)
         except SlotBusyError as error:
             self._tell(life.Busy(str(error)))
         except _Damaged as error:

@@ -12,7 +12,6 @@ Reads only; one frame's section at a time in memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -21,8 +20,7 @@ from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import SymbolDictionaryFull
 from spoolq.qwp import layout
 from spoolq.spool.chain import Unreplayable
-from spoolq.spool.files import Files
-from spoolq.spool.scan import Segment, message_flags, parse_section_head, walk
+from spoolq.spool.scan import Reader, Segment, message_flags, parse_section_head
 from spoolq.spool.symbol_log import Symbols, take_entries
 
 _FAULTS: Final = {
@@ -56,20 +54,18 @@ class ToSend:
         return self.first <= fsn < self.end
 
 
-def plan_dictionary(
-    files: Files, slot: str, chain: Sequence[Segment], found: Symbols, to_send: ToSend, buffer: memoryview
-) -> DictionaryPlan:
-    """See the module's text.  Raises Unreplayable, StorageError."""
+def plan_dictionary(reader: Reader, chain: Sequence[Segment], found: Symbols, to_send: ToSend) -> DictionaryPlan:
+    """See the module's text.  Raises Unreplayable, StorageError, Stopped."""
     fault = _FAULTS.get(found.state, "")
     if found.state == "valid":
         from_file = len(found.table)
-        fault = _fold(files, slot, chain, found.table, to_send, buffer)
+        fault = _fold(reader, chain, found.table, to_send)
         if not fault:
             return DictionaryPlan(found.table, "keep", from_file, _rest_warning(found))
     action: Literal["create", "replace"] = "create" if found.state == "absent" else "replace"
     for segments in (chain, [s for s in chain if s.end_fsn > to_send.first]):
         table = SymbolTable()
-        again = _fold(files, slot, segments, table, to_send, buffer)
+        again = _fold(reader, segments, table, to_send)
         if not again:
             why = (fault or "it is not a dictionary") if found.state != "absent" else ""
             return DictionaryPlan(table, action, 0, f"the symbol dictionary was set aside: {why}" if why else "")
@@ -83,20 +79,13 @@ def _rest_warning(found: Symbols) -> str:
     return f"the symbol dictionary was cut at {found.trusted_nbytes} of {found.nbytes} bytes"
 
 
-def _fold(
-    files: Files,
-    slot: str,
-    chain: Sequence[Segment],
-    table: SymbolTable,
-    to_send: ToSend,
-    buffer: memoryview,
-) -> str:
+def _fold(reader: Reader, chain: Sequence[Segment], table: SymbolTable, to_send: ToSend) -> str:
     """Extends ``table`` by the sections of the frames; what is wrong with one that is to be sent, else ""."""
     contradicted = ""
     for segment in chain:
         if not segment.symbols and segment.start_max <= len(table) and not contradicted:
             continue  # nothing in it can extend or contradict
-        frames = walk(files, os.path.join(slot, segment.name), segment, buffer)
+        frames = reader.walk(segment)
         try:
             for frame in frames:
                 if not message_flags(frame.prefix, 0, frame.nbytes) & layout.FLAG_DELTA_DICTIONARY:

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import weakref
 from typing import Final
 
-from spoolq import limits
+from spoolq import _callers, limits
 from spoolq.errors import SlotBusyError, StorageError
 from spoolq.spool.files import File, Files
 
@@ -83,7 +82,7 @@ class SlotLock:
                 f"slot already in use: {path} was replaced {limits.LOCK_TRIES_MAX} times while it was being locked; "
                 "look for what removes or moves the slot"
             )
-        lock = cls(files, file, place or f"at {_place()}")
+        lock = cls(files, file, place or f"at {_callers.place()}")
         with _held_guard:
             _held.add(lock)
         with contextlib.suppress(StorageError):  # a hint for whoever comes second, nothing hangs on it
@@ -164,15 +163,6 @@ def _busy_text(files: Files, slot: str, path: str, pid_path: str) -> str:
     if ours:
         found += f", opened in this process {ours[0].place}"
     return f"{found}; only one sender at a time may open it: give each one a sender_id of its own, or close that one"
-
-
-def _place() -> str:
-    """File and line that opened the slot: the nearest caller outside this package."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(package):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _after_fork_in_child() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from spoolq import limits
@@ -20,6 +21,7 @@ from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
 from spoolq.spool.recovery import OpenedSlot, open_slot
 from spoolq.spool.report import RecoveryReport
+from spoolq.spool.scan import never
 from spoolq.spool.segment_file import StoredSegment
 from spoolq.spool.slot import LiveSlot, check_sizes, fresh_slot
 from spoolq.spool.store import Durability
@@ -43,13 +45,15 @@ def open_store(
     total_nbytes: int,
     durability: Durability = "memory",
     sync_interval_millis: int = limits.SYNC_INTERVAL_MILLIS_DEFAULT,
+    stopped: Callable[[], bool] = never,
+    place: str = "",
 ) -> OpenedStore:
     """Opens ``<sf_dir>/<sender_id>``; ``sf_dir`` must exist.  See `DiskStore` for ``durability``.
 
-    Raises SlotBusyError, SlotRefusedError, StorageError (see `recovery.open_slot`).
+    ``stopped``, ``place`` and what is raised: see `recovery.open_slot`.
     """
     check_sizes(segment_nbytes, total_nbytes)
-    opened = open_slot(files, sf_dir, sender_id)
+    opened = open_slot(files, sf_dir, sender_id, stopped=stopped, place=place)
     try:
         live = _start(files, opened, segment_nbytes) if opened.fresh else live_slot(opened)
     except BaseException:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,7 @@ from spoolq.spool.plan import SlotPlan, plan_slot
 from spoolq.spool.recovery import carry_out
 from spoolq.spool.replay import ReplayStore
 from spoolq.spool.report import RecoveryReport
+from spoolq.spool.scan import never
 from spoolq.spool.sentinels import FAILED_NAME, remove_last_error
 
 _LOG = logging.getLogger("spoolq.spool")
@@ -104,18 +106,19 @@ class Adopted:
         self.lock.release()
 
 
-def adopt(files: Files, sf_dir: str, name: str) -> Adopted | None:
+def adopt(files: Files, sf_dir: str, name: str, stopped: Callable[[], bool] = never) -> Adopted | None:
     """Takes over the slot ``name``; None when it is no candidate any more.
 
     Raises SlotBusyError when somebody has it, SlotRefusedError when it cannot be judged, StorageError
-    when a step failed; nothing is lost then and it may be tried again.
+    when a step failed, `scan.Stopped` when ``stopped`` ended the reading; nothing is lost then and it may be tried
+    again.
     """
     slot = os.path.join(sf_dir, name)
     lock = _lock(files, sf_dir, name)
     if lock is None:
         return None
     try:
-        adopted = _recover(files, slot, lock) if is_candidate(files, slot) else None
+        adopted = _recover(files, slot, lock, stopped) if is_candidate(files, slot) else None
     except BaseException:
         lock.release()
         raise
@@ -141,9 +144,9 @@ def _lock(files: Files, sf_dir: str, name: str) -> SlotLock | None:
     return lock
 
 
-def _recover(files: Files, slot: str, lock: SlotLock) -> Adopted:
+def _recover(files: Files, slot: str, lock: SlotLock, stopped: Callable[[], bool]) -> Adopted:
     """Recovery for replay, under the lock."""
-    plan = plan_slot(files, slot, replay_only=True)
+    plan = plan_slot(files, slot, stopped, replay_only=True)
     damage = _damage(plan)
     if damage:
         return Adopted(lock, None, SymbolTable(), RecoveryReport(slot), damage)

@@ -13,13 +13,16 @@ the next frame would be its commit for everybody who opens the slot later (invar
   package does not know, the early ``.sfs`` layout (ours.md 15d, 15h).
 
 Memory: some 300 bytes a segment file, the dictionary, one buffer.  One file is open at a time.
+
+A large slot takes as long as its disk needs to read it.  ``stopped``, asked before each segment, ends that with
+`scan.Stopped`; nothing was changed then.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -32,7 +35,7 @@ from spoolq.spool.chain import Decision, Unreplayable, decide
 from spoolq.spool.dictionary import DictionaryPlan, ToSend, plan_dictionary
 from spoolq.spool.files import Files
 from spoolq.spool.manifest import ManifestState
-from spoolq.spool.scan import BUFFER_BYTES, Segment, UnknownFormat, scan_segment, walk
+from spoolq.spool.scan import Reader, Segment, UnknownFormat, never
 from spoolq.spool.symbol_log import UnknownDictionaryVersion
 from spoolq.spool.watermark import WatermarkState
 
@@ -111,10 +114,10 @@ class SlotPlan:
         return (*self.chain[: self.tail.index], last)
 
 
-def plan_slot(files: Files, slot: str, *, replay_only: bool = False) -> SlotPlan:
+def plan_slot(files: Files, slot: str, stopped: Callable[[], bool] = never, *, replay_only: bool = False) -> SlotPlan:
     """See the module's text.  A directory that does not exist is a fresh slot."""
     try:
-        return _plan(files, slot, replay_only=replay_only)
+        return _plan(Reader(files, slot, stopped), replay_only=replay_only)
     except StorageError as error:
         if isinstance(error, SlotRefusedError):
             raise
@@ -130,13 +133,13 @@ def _refused(slot: str, why: str) -> SlotRefusedError:
     )
 
 
-def _plan(files: Files, slot: str, *, replay_only: bool) -> SlotPlan:
+def _plan(reader: Reader, *, replay_only: bool) -> SlotPlan:
+    files, slot = reader.files, reader.slot
     names = files.names_if_there(slot) or []
     old = [name for name in names if name.endswith(OLD_SUFFIX)]
     if old:
         raise _refused(slot, f"{min(old)} is of an early Java layout (sealed segments in {OLD_SUFFIX} files)")
-    buffer = memoryview(bytearray(BUFFER_BYTES))
-    segments = _scan_all(files, slot, names, buffer)
+    segments = _scan_all(reader, names)
     try:
         state = manifest.read_manifest(files, slot)
     except records.UnknownVersion as error:
@@ -145,23 +148,22 @@ def _plan(files: Files, slot: str, *, replay_only: bool) -> SlotPlan:
     plan.next_number = _next_number(slot, names)
     try:
         plan.decision = decide(segments, state.boundaries if state else None)
-        _complete(files, plan, buffer)
+        _complete(reader, plan)
     except Unreplayable as error:
         plan.verdict, plan.reason = "unreplayable", str(error)
     return plan
 
 
-def _scan_all(files: Files, slot: str, names: Sequence[str], buffer: memoryview) -> list[Segment]:
-    found = []
+def _scan_all(reader: Reader, names: Sequence[str]) -> list[Segment]:
+    found, slot = [], reader.slot
     mine = sorted(name for name in names if name.endswith(chains.SUFFIX))
     if len(mine) > limits.SEGMENTS_PER_SLOT_MAX:
         raise _refused(slot, f"it holds {len(mine)} segments, and {limits.SEGMENTS_PER_SLOT_MAX} is the most")
     for name in mine:
-        path = os.path.join(slot, name)
-        stat = files.stat(path)
+        stat = reader.files.stat(os.path.join(slot, name))
         if stat is None or stat.kind != "file":
             raise _refused(slot, f"{name} is {'gone' if stat is None else f'no file but a {stat.kind}'}")
-        found.append(scan_segment(files, path, name, stat.nbytes, buffer))
+        found.append(reader.scan(name, stat.nbytes))
     return found
 
 
@@ -172,8 +174,9 @@ def _next_number(slot: str, names: Sequence[str]) -> int:
     return number
 
 
-def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
+def _complete(reader: Reader, plan: SlotPlan) -> None:
     """Watermark, counters and dictionary of a slot whose chain is settled."""
+    files = reader.files
     warnings = [_why(segment) for segment in plan.decision.quarantined]
     try:
         plan.watermark = watermark.read_watermark(files, plan.slot)
@@ -185,7 +188,7 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
         plan.warnings = tuple(warnings)
         return
     plan.verdict = "recover"
-    _count(files, plan, buffer)
+    _count(reader, plan)
     fsn = plan.watermark.fsn if plan.watermark else None
     if fsn is not None and fsn >= plan.seed.next_fsn:
         warnings.append(f"the watermark {fsn} is above the newest frame and was ignored")
@@ -196,10 +199,10 @@ def _complete(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
     except UnknownDictionaryVersion as error:
         raise _refused(plan.slot, f"{symbol_log.NAME} has {error}") from error
     to_send = ToSend(plan.seed.acked_fsn + 1, plan.seed.deferred_fsn)
-    plan.dictionary = plan_dictionary(files, plan.slot, plan.kept, symbols, to_send, buffer)
+    plan.dictionary = plan_dictionary(reader, plan.kept, symbols, to_send)
     plan.symbols_nbytes = symbols.trusted_nbytes, symbols.nbytes
     plan.copy_symbols = symbols.rest == "damaged"
-    plan.remaining = _remaining(files, plan, to_send, buffer)
+    plan.remaining = _remaining(reader, plan, to_send)
     plan.warnings = (*warnings, *filter(None, [plan.dictionary.warning]))
 
 
@@ -210,7 +213,7 @@ def _why(segment: Segment) -> str:
     return f"{segment.name} is corrupt: {segment.fault or 'all of it is zero'}"
 
 
-def _count(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
+def _count(reader: Reader, plan: SlotPlan) -> None:
     """Seeds the counters; finds the transaction that was never committed."""
     chain, next_fsn = plan.chain, plan.chain[-1].end_fsn
     floor = chain[0].base  # next_fsn when nothing is stored
@@ -220,19 +223,19 @@ def _count(files: Files, plan: SlotPlan, buffer: memoryview) -> None:
     deferred_fsn = max(committed, acked_fsn + 1)
     plan.hushed = committed <= acked_fsn
     if deferred_fsn < next_fsn and not plan.replay_only:
-        plan.tail = _tail(files, plan, deferred_fsn, buffer)
+        plan.tail = _tail(reader, plan, deferred_fsn)
         next_fsn = deferred_fsn
     elif deferred_fsn == acked_fsn + 1:  # nothing below is left, so the tail is settled here and now
         acked_fsn, deferred_fsn = next_fsn - 1, next_fsn
     plan.seed = Seed(floor, next_fsn, acked_fsn, deferred_fsn, _grouped_end(chain))
 
 
-def _tail(files: Files, plan: SlotPlan, fsn: int, buffer: memoryview) -> Tail:
+def _tail(reader: Reader, plan: SlotPlan, fsn: int) -> Tail:
     """The frames from ``fsn`` on: where they begin."""
     chain = plan.chain
     index = bisect_right(chain, fsn, key=lambda segment: segment.base) - 1
     segment = chain[index]
-    frames = walk(files, os.path.join(plan.slot, segment.name), segment, buffer)
+    frames = reader.walk(segment)
     try:
         offset = next(frame.offset for frame in frames if segment.base + frame.index == fsn)
     finally:
@@ -251,13 +254,13 @@ def _grouped_end(chain: tuple[Segment, ...]) -> int:
     return 0
 
 
-def _remaining(files: Files, plan: SlotPlan, to_send: ToSend, buffer: memoryview) -> tuple[int, int]:
+def _remaining(reader: Reader, plan: SlotPlan, to_send: ToSend) -> tuple[int, int]:
     """Number of the frames that will be sent, and the bytes of their payloads."""
     nbytes = 0
     for segment in plan.kept:
         if to_send.first <= segment.base and segment.end_fsn <= to_send.end:
             nbytes += segment.payload_nbytes
         elif to_send.first < segment.end_fsn and segment.base < to_send.end:
-            frames = walk(files, os.path.join(plan.slot, segment.name), segment, buffer)
+            frames = reader.walk(segment)
             nbytes += sum(frame.nbytes for frame in frames if to_send.holds(segment.base + frame.index))
     return max(0, to_send.end - to_send.first), nbytes

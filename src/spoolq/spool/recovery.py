@@ -44,7 +44,7 @@ from spoolq.spool.lock import SlotLock, logical_lock
 from spoolq.spool.manifest import Boundaries, Manifest, ManifestState
 from spoolq.spool.plan import Seed, SlotPlan, Tail, plan_slot
 from spoolq.spool.report import Cut, RecoveryReport
-from spoolq.spool.scan import Segment
+from spoolq.spool.scan import Segment, never
 from spoolq.spool.segment_layout import BASE_OFFSET, FLAG_MANIFEST_REQUIRED, FLAGS_OFFSET
 from spoolq.spool.sentinels import write_failed
 from spoolq.spool.slot import do_all
@@ -83,18 +83,22 @@ class OpenedSlot:
         do_all([*steps, self.lock.release])
 
 
-def open_slot(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
+def open_slot(
+    files: Files, sf_dir: str, sender_id: str, *, stopped: Callable[[], bool] = never, place: str = ""
+) -> OpenedSlot:
     """Opens the slot ``sender_id`` below ``sf_dir``, which must exist; makes the slot's directory.
 
+    ``stopped`` ends the reading (`plan`); ``place`` says where it is opened, for whoever comes second.
+
     Raises SlotBusyError when somebody holds it, SlotRefusedError when it cannot be judged (nothing was changed),
-    StorageError when a step failed (nothing is lost, open it again).
+    StorageError when a step failed (nothing is lost, open it again), `scan.Stopped` (nothing was changed).
     """
     slot = os.path.join(sf_dir, sender_id)
-    with _Locked(files, slot) as locked:
-        plan = plan_slot(files, slot)
+    with _Locked(files, slot, place) as locked:
+        plan = plan_slot(files, slot, stopped)
         opened = None if plan.verdict == "unreplayable" else locked.keep(carry_out(files, plan, locked.lock))
     if opened is None:  # unlocked, for the logical lock comes first (ours.md 15g)
-        opened = _set_aside(files, sf_dir, sender_id)
+        opened = _set_aside(files, sf_dir, sender_id, place)
     bad = opened.report.cut or opened.report.quarantined or opened.report.warnings
     _LOG.log(logging.WARNING if bad else logging.INFO, "%s", opened.report.line())
     return opened
@@ -333,7 +337,7 @@ class _Work:
         self._quarantined += done
 
 
-def _set_aside(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
+def _set_aside(files: Files, sf_dir: str, sender_id: str, place: str) -> OpenedSlot:
     """Renames an unreplayable slot and opens a fresh one in its place (ours.md 15d).
 
     Under the logical lock and the slot's own, and only if the slot is still unreplayable then.  The reason is
@@ -341,7 +345,7 @@ def _set_aside(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     """
     outer = logical_lock(files, sf_dir, sender_id)
     try:
-        opened = _set_aside_locked(files, sf_dir, os.path.join(sf_dir, sender_id))
+        opened = _set_aside_locked(files, sf_dir, os.path.join(sf_dir, sender_id), place)
     except BaseException:
         outer.release()
         raise
@@ -353,9 +357,9 @@ def _set_aside(files: Files, sf_dir: str, sender_id: str) -> OpenedSlot:
     return opened
 
 
-def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
+def _set_aside_locked(files: Files, sf_dir: str, slot: str, place: str) -> OpenedSlot:
     """`_set_aside` under the logical lock."""
-    with _Locked(files, slot) as locked:
+    with _Locked(files, slot, place) as locked:
         plan = plan_slot(files, slot)
         if plan.verdict != "unreplayable":  # somebody mended it meanwhile
             return locked.keep(carry_out(files, plan, locked.lock))
@@ -371,7 +375,7 @@ def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
         plan.reason,
         target,
     )
-    with _Locked(files, slot) as locked:
+    with _Locked(files, slot, place) as locked:
         opened = locked.keep(carry_out(files, plan_slot(files, slot), locked.lock))
     warning = f"what it held before cannot be sent: {plan.reason}"
     opened.report = replace(opened.report, set_aside=target, warnings=(*opened.report.warnings, warning))
@@ -381,8 +385,8 @@ def _set_aside_locked(files: Files, sf_dir: str, slot: str) -> OpenedSlot:
 class _Locked:
     """The slot's lock for a while: released at the end of the block, unless what was opened under it is kept."""
 
-    def __init__(self, files: Files, slot: str) -> None:
-        self.lock = SlotLock.acquire(files, slot)
+    def __init__(self, files: Files, slot: str, place: str) -> None:
+        self.lock = SlotLock.acquire(files, slot, place=place)
         self._kept = False
 
     def __enter__(self) -> _Locked:

@@ -9,15 +9,18 @@ It judges one file alone and never raises for damage: what damage means is decid
 knows the others.  It raises StorageError when the file cannot be read, and UnknownFormat for a version
 or a flag that this package does not know.
 
+`Reader` reads the segments of one slot, one after the other, and stops before the next when it is told to.
+
 On the way it notes what later steps need of each QWP message: whether it registers symbols, and
 whether it commits (slot.md 2.3, 5.5).
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from spoolq import limits
@@ -36,6 +39,10 @@ _ZEROS: Final = bytes(BUFFER_BYTES)
 
 class UnknownFormat(Exception):
     """A segment of a version or with a flag that this package does not know."""
+
+
+class Stopped(Exception):
+    """Whoever wanted a slot to be read does not want it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,37 @@ def walk(files: Files, path: str, segment: Segment, buffer: memoryview) -> Gener
             offset += limits.FRAME_HEADER_BYTES + length
     finally:
         files.close(file)
+
+
+def never() -> bool:
+    """Nothing stops it."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The segments in directory ``slot``, read through one buffer.
+
+    ``stopped`` is asked before each segment; when it says True `Stopped` is raised.
+    """
+
+    files: Files
+    slot: str
+    stopped: Callable[[], bool] = never
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER_BYTES)))
+
+    def scan(self, name: str, nbytes: int) -> Segment:
+        """The segment file ``name``, ``nbytes`` long; see `scan_segment`."""
+        return scan_segment(self.files, self._path(name), name, nbytes, self.buffer)
+
+    def walk(self, segment: Segment) -> Generator[Frame, None, None]:
+        """Its frames; see `walk`."""
+        return walk(self.files, self._path(segment.name), segment, self.buffer)
+
+    def _path(self, name: str) -> str:
+        if self.stopped():
+            raise Stopped(f"the slot {self.slot} is not read to its end: nobody wants it any more")
+        return os.path.join(self.slot, name)
 
 
 def _scan(window: Window, name: str) -> Segment:
