@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim handovers observed powercut mutants coverage lint build clean coverage-table hostile pythons twins first-half other-half
+.PHONY: demo test bench backlog torture chaos sim interrupts handovers observed powercut mutants coverage lint build clean coverage-table hostile pythons twins first-half other-half
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -66,6 +66,10 @@ torture: build
 # A sender process and two server processes, killed and hindered for SECONDS; every row must land, in order.
 chaos: build
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+# Ctrl-C at every place of every call, on a slot too: some three minutes.
+interrupts: build
+	INTERRUPT_STEP=1 $(BIN)/python -m pytest -q tests/sender/test_interrupt_anywhere.py
 
 # The I/O loop and the machine in a simulated world; a failing seed is replayed by the command it prints.
 sim: build

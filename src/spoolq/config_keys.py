@@ -201,7 +201,8 @@ KEYS: Final[tuple[Key, ...]] = (
         None,
         "unset",
         "text, as a keyword also a callable; not with `username`",
-        "Bearer token. A callable is asked for one, without arguments, at each connect, on the thread that connects.",
+        "Bearer token. A callable is asked for one, without arguments, at each connect: never by two threads at once, "
+        "on a thread of its own (spoolq-token); a connect waits at most 60 s for it.",
         "behaviour.md 1.2",
         secret=True,
     ),

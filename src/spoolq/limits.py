@@ -51,6 +51,7 @@ ROOTS_FILE_BYTES_MAX: Final = 16 << 20  # tls_roots: all of Mozilla's are 0.3 MB
 DEFAULT_PORT: Final = 9_000
 CONNECT_MILLIS_SYSTEM: Final = 600_000  # beyond any system's own TCP connect timeout: that one rules
 CONNECT_MILLIS_BACKGROUND: Final = 15_000  # reconnects, ASYNC connects and drainers (behaviour.md 1.2)
+TOKEN_MILLIS_MAX: Final = 60_000  # how long a connect waits for a token callable; what it brings later serves the next
 TOKENS_REFUSED_MAX: Final = 8  # 401s of a token callable between two that were taken; two in a row end it sooner
 
 # --- a connection that says nothing (FOV-08) -------------------------------------------------------

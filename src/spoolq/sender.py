@@ -27,6 +27,7 @@ from spoolq.config import SenderConfig
 from spoolq.dropin import DropIn, refuse_arguments
 from spoolq.errors import ConfigError
 from spoolq.runtime.engine import Engine
+from spoolq.runtime.opening import open_engine
 from spoolq.runtime.steps import attach
 from spoolq.stats import DrainerStatus, SenderStats
 
@@ -50,6 +51,11 @@ class Sender(DropIn):
     ``connection_listener(ConnectionEvent)`` for what happens to the connection,
     ``progress_handler(acked_fsn)`` when that has risen, only the newest one while it is busy; each on a
     thread of its own, as things happen.  They may call into the sender, `close` included.
+
+    ``token`` may be a callable: it is asked for a bearer token before each connect of the sender and of its
+    drainers, on a thread of its own and never by two at once; it may cache, and must not call into the sender.
+    A connect waits at most 60 s for it.  `close` does not: a call that has not come back is left behind on its
+    daemon thread, which holds nothing of the sender's, and a WARN says so.
 
     What a refused frame leads to (behaviour.md 6.2), the first answer counts: ``error_policy(ErrorEvent)``,
     called on a thread of its own for at most 5 s, gives the name of a policy, or None for
@@ -153,16 +159,19 @@ class Sender(DropIn):
         category_policies: Mapping[str, str] | None = None,
         progress_handler: ProgressHandler | None = None,
     ) -> None:
-        self._engine = Engine(
-            config,
-            error_handler=error_handler,
-            connection_listener=connection_listener,
-            error_policy=error_policy,
-            category_policies=category_policies,
-            progress_handler=progress_handler,
-            clock=clock,
+        self._engine = open_engine(
+            lambda cancel, place: Engine(
+                config,
+                error_handler=error_handler,
+                connection_listener=connection_listener,
+                error_policy=error_policy,
+                category_policies=category_policies,
+                progress_handler=progress_handler,
+                clock=clock,
+                cancel=cancel,
+                place=place,
+            )
         )
-        self._engine.open()
         rows, kind = self._engine.rows, type(self)
         rows.row_result = self
         if kind.row is Sender.row:
@@ -409,7 +418,8 @@ class Sender(DropIn):
         """Publishes what is buffered, waits for the acknowledgements, ends the threads.
 
         The wait lasts at most ``close_flush_timeout_millis`` (0 or less: not at all); then
-        DeliveryTimeout, everything being closed nevertheless.  A latched terminal error is raised by
+        DeliveryTimeout, everything being closed nevertheless.  A Ctrl-C ends the wait, and goes on when everything
+        is closed; what was not delivered is in its notes.  A latched terminal error is raised by
         the first call, with a note that names the frames not delivered and where they are, and the number of rows
         that could not be published.  ``flush=False`` forgets the buffered rows; published frames are still waited
         for.  A second call does nothing.

@@ -9,6 +9,7 @@ without rows: the next row finds it and uses it as new.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -86,3 +87,20 @@ def test_ours_33_at_any_line_of_storing_a_row_in_the_plain_body() -> None:
                 buffer.row("t", symbols={"s": "z"}, columns=first, at=AT)
             assert state_of(PLAIN, rows) == state_of(PLAIN, other), f"line {line}"
         assert 20 < line < 199
+
+
+def test_ours_33_behind_a_first_row_that_was_not_told_of_the_next_one_is(body: Body) -> None:
+    """The flush deadline runs from there; without it the rows would wait for the next flush."""
+    rows, told = body.buffer(), []
+
+    def first_row() -> None:
+        told.append(len(rows))
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    rows.on_first_row = first_row
+    with contextlib.suppress(KeyboardInterrupt):
+        rows.row("t", symbols={"s": "x"}, columns={"i": 1}, at=AT)
+    for number in (2, 3):
+        rows.row("t", symbols={"s": "x"}, columns={"i": number}, at=AT)
+    assert told == [1, 1], "the one that was interrupted was not taken"

@@ -219,7 +219,7 @@ def test_a_forked_child_closes_its_copies(blocked: Blocked, pipe: tuple[int, int
     def wait(fileno: int) -> None:
         lookup = resolver._lookup
         assert lookup is not None
-        descriptors.append(tuple(one.fileno() for one in lookup._pair))
+        descriptors.append(tuple(one.fileno() for one in lookup._pairs[0]))
         resolver.forked()  # as in the child, where this thread is not
         raise InterruptedError
 

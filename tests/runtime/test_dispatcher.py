@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 
@@ -164,3 +165,25 @@ def test_a_handler_that_exits_ends_neither_its_thread_nor_the_program(caplog: py
     dispatcher.close()
     assert (told, dispatcher.delivered, dispatcher.dropped) == ([0, 1], 2, 0)
     assert "SystemExit" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["post", "close"])
+def test_33_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """See tests/runtime/test_progress.py."""
+    dispatcher: Dispatcher[int] = Dispatcher(lambda _: None, 4, "spoolq-test")
+    enter = threading.Condition.__enter__
+
+    def interrupted(condition: threading.Condition) -> bool:
+        entered = enter(condition)
+        if condition is dispatcher._condition:
+            raise KeyboardInterrupt
+        return entered
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Condition, "__enter__", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            dispatcher.post(1) if call == "post" else dispatcher.close()
+    other = threading.Thread(target=dispatcher.close, daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -252,3 +253,25 @@ def test_a_thread_that_cannot_start_leaves_no_trace(monkeypatch: pytest.MonkeyPa
             pool.submit("one")
     pool.close()
     assert [status.outcome for status in pool.snapshot()] == ["stopped"]
+
+
+@pytest.mark.parametrize("call", ["counts", "snapshot"])
+def test_33_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """See tests/runtime/test_progress.py; `Sender.stats` and `background_drainers` call these on any thread."""
+    pool, _ = _pool(lambda _: None, 1, ManualClock())
+    enter = threading.Condition.__enter__
+
+    def interrupted(condition: threading.Condition) -> bool:
+        entered = enter(condition)
+        if condition is pool._condition:
+            raise KeyboardInterrupt
+        return entered
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Condition, "__enter__", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            getattr(pool, call)()
+    other = threading.Thread(target=pool.close, daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.runtime.keeper import Keeper
 from spoolq.spool import MemoryStore
@@ -61,4 +63,32 @@ def test_a_due_timer_flush_does_not_wait_for_a_producer_that_waits_for_a_spare()
         assert flushed.wait(10)
     finally:
         keeper.stop()
+    store.close()
+
+
+def test_33_a_wake_that_is_interrupted_is_made_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks sees a keeper that sleeps, until somebody has woken it."""
+    store = MemoryStore(1 << 16, 1 << 20)
+    rows = RowBuffer(SymbolTable())
+    keeper = Keeper(
+        rows,
+        store,
+        lambda _: None,
+        ManualClock(),
+        interval_millis=100,
+        append_deadline_millis=100,
+        report=lambda _: None,
+    )
+    keeper.dormant = keeper.without_chore = True
+
+    def interrupted(_: int = 1) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper._condition, "notify", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            keeper.wake()
+    assert (keeper.dormant, keeper.without_chore) == (True, True)
+    keeper.wake()
+    assert (keeper.dormant, keeper.without_chore) == (False, False)
     store.close()

@@ -18,15 +18,20 @@ from typing import Any
 
 import pytest
 
-from spoolq import DeliveryTimeout
+from spoolq import DeliveryTimeout, Sender
 from spoolq.errors import SlotBusyError
 from spoolq.link import ConnectOptions, connect
 from spoolq.runtime import engine, settings
-from spoolq.testing import QwpServer
+from spoolq.spool import Run
+from spoolq.spool.disk import DiskStore
+from spoolq.spool.files import Files
+from spoolq.spool.lock import SlotLock
+from spoolq.testing import Auth, QwpServer
 from tests.link.peer import Peer, accepted, request, wait_for_end
 from tests.link.test_resolve import Blocked, threads
 
-from .harness import Call, Recorder, child_environment, numbers, open_sender, publish
+from .harness import Call, Recorder, child_environment, numbers, open_sender, publish, put
+from .test_on_a_slot import offline
 from .test_token import open_with
 
 TIMEOUT_SECONDS = 10.0
@@ -165,18 +170,20 @@ def test_senders_behind_a_blocked_resolver_have_one_thread_each(blocked: Blocked
 def test_snd_08_what_a_stuck_thread_holds_is_freed_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing can end a token provider; `close` comes back all the same and takes nothing from under the thread."""
+    """Nothing can end a read of the disk; `close` comes back all the same and takes nothing from under the thread."""
     monkeypatch.setattr(engine, "_JOIN_SECONDS", 0.01)
     entered, release = threading.Event(), threading.Event()
+    real = DiskStore.run
 
-    def provide() -> str:
+    def run(store: DiskStore, *arguments: int) -> Run | None:
         entered.set()
         release.wait(TIMEOUT_SECONDS)
-        return "token"
+        return real(store, *arguments)
 
+    monkeypatch.setattr(DiskStore, "run", run)
     slot = f"sf_dir={tmp_path / 'slots'};"
     with QwpServer() as server:
-        sender = open_with(server, provide, SLOW + slot)
+        sender = open_sender(server, SLOW + slot)
         (stuck,) = [thread for thread in threading.enumerate() if thread.name == "spoolq-io"]
         publish(sender, 0)
         assert entered.wait(TIMEOUT_SECONDS)
@@ -189,7 +196,78 @@ def test_snd_08_what_a_stuck_thread_holds_is_freed_when_it_ends(
         stuck.join(TIMEOUT_SECONDS)
         with open_sender(server, slot) as again:
             again.wait()
-        assert numbers(server) == [0]
+        assert set(numbers(server)) == {0}, "the stuck thread may have sent it as well, at its end"
+
+
+@pytest.mark.parametrize("drains", [False, True], ids=["alone", "with a drainer"])
+def test_snd_08_close_leaves_a_token_callable_that_does_not_come_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, drains: bool
+) -> None:
+    """It is called by one thread at a time, which holds nothing of the sender's: the slot is free at once."""
+    callers, entered, release = Callers(), threading.Event(), threading.Event()
+
+    def provide() -> str:
+        with callers:
+            entered.set()
+            release.wait(TIMEOUT_SECONDS)
+        return "token"
+
+    if drains:
+        offline(tmp_path, (0,))
+    slot = f"sf_dir={tmp_path};sender_id=mine;drain_orphans={'on' if drains else 'off'};"
+    with QwpServer() as server:
+        try:
+            sender = open_with(server, provide, SLOW + slot)
+            publish(sender, 1)
+            assert entered.wait(TIMEOUT_SECONDS)
+            Call(sender.close).outcome()
+            assert "its thread, spoolq-token, is left behind" in caplog.text
+            left = {thread.name for thread in threading.enumerate() if thread.name.startswith("spoolq-")}
+            assert left == {"spoolq-server", "spoolq-token"}
+            SlotLock.acquire(Files(), str(tmp_path / "mine")).release()
+        finally:
+            release.set()
+        assert callers.most == 1
+
+
+def test_a_token_callable_is_called_by_one_thread_at_a_time_whoever_connects(tmp_path: Path) -> None:
+    """Four drainers and the sender connect at once; each is given a token of its own."""
+    callers, given = Callers(), iter(range(1_000))
+    for number in range(4):
+        with Sender.from_conf(f"ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;"
+                              f"sf_dir={tmp_path};sender_id=dead-{number};") as dead:  # fmt: skip
+            put(dead, number)
+
+    def provide() -> str:
+        with callers:
+            return f"tok-{next(given)}"
+
+    with QwpServer(auth=Auth(tokens=frozenset(f"tok-{number}" for number in range(1_000)))) as server:
+        with open_with(server, provide, f"sf_dir={tmp_path};sender_id=mine;drain_orphans=on;"):
+            server.wait_for_rows("t", 4)
+        shown = [record.header("Authorization") for record in server.connections]
+    assert callers.most == 1
+    assert len(set(shown)) == len(shown) >= 5
+    assert callers.names == {"spoolq-token"}
+
+
+class Callers:
+    """How many threads were inside at once, at most, and their names."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self.most = 0
+        self.names: set[str] = set()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+            self.names.add(threading.current_thread().name)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
 
 
 @pytest.mark.parametrize("host", ["[::1]", "ip6.example"])

@@ -173,7 +173,7 @@ def say_now():
 def say_when():  # the call that is interrupted waits
     real = Clock.wait
     def wait(clock, condition, timeout_millis):
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread().name in ("MainThread", "spoolq-close"):
             say_now()
         real(clock, condition, timeout_millis)
     Clock.wait = wait

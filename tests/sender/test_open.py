@@ -81,9 +81,10 @@ def _fail_nth(monkeypatch, owner: object, name: str, nth: int) -> None:
         (os, "eventfd", 2),
         (threading.Thread, "start", 1),
         (threading.Thread, "start", 2),
+        (threading.Thread, "start", 3),
         (lifecycle, "watch", 1),
     ],
-    ids=["wakeup", "second-wakeup", "keeper", "io-thread", "watch"],
+    ids=["wakeup", "second-wakeup", "aside", "keeper", "io-thread", "watch"],
 )
 def test_CFG_11_a_failed_construction_frees_threads_and_descriptors(
     server: QwpServer, monkeypatch, mode: str, owner: object, name: str, nth: int

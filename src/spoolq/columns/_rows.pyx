@@ -152,6 +152,11 @@ cdef class RowBuffer:
             raise RuntimeError("unlock of a row buffer that this thread has not locked")
         self.give_lock()
 
+    def refuse_reentry(self):
+        """Raises ReentryError when this very thread holds the sender's lock."""
+        if self.owner == PyThread_get_thread_ident():
+            raise faults.reentry()
+
     def after_fork(self):
         """In a forked child: frees the lock, which a thread may hold that is not here (ours.md 32)."""
         self.owner = 0

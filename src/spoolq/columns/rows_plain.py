@@ -222,6 +222,11 @@ class RowBuffer:
         self._owner = None
         self._lock.release()
 
+    def refuse_reentry(self) -> None:
+        """Raises ReentryError when this very thread holds the sender's lock."""
+        if self._owner == threading.get_ident():
+            raise faults.reentry()
+
     def after_fork(self) -> None:
         """In a forked child: frees the lock, which a thread may hold that is not here (ours.md 32)."""
         self._owner = None

@@ -8,6 +8,7 @@ from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
 from spoolq.link.resolve import Resolver
 from spoolq.link.roots import Roots, RootsFailure, check
 from spoolq.link.tls import TlsOptions
+from spoolq.link.tokens import Tokens
 
 __all__ = [
     "Binary",
@@ -24,6 +25,7 @@ __all__ = [
     "Roots",
     "RootsFailure",
     "TlsOptions",
+    "Tokens",
     "authorization",
     "check",
     "connect",

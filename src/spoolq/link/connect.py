@@ -4,13 +4,12 @@
 readable the attempt ends with ``CANCELLED``.  The addresses of a host are tried in the resolver's order
 until one takes the TCP connection; what happens behind that is the host's answer.
 
-A token provider is asked before anything is opened: a slow one holds no socket of the server's.  It is
-the caller's code and bounds its own time.
+A token callable is asked before anything is opened: a slow one holds no socket of the server's (`tokens`).
 
 Whatever fails raises `ConnectFailure` and leaves no descriptor.  Secrets are never part of a text,
 and what a peer said is made printable.
 
-Bounds: name resolution, TCP connect of one address, TLS handshake, upgrade response, and the refusal's
+Bounds: a token, name resolution, TCP connect of one address, TLS handshake, upgrade response, and the refusal's
 body each have a time of their own; ``limit_millis`` bounds all of them together.
 """
 
@@ -22,7 +21,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from html import escape
@@ -33,6 +31,7 @@ from spoolq.link.connection import Connection, again
 from spoolq.link.poller import POLLIN, POLLOUT, Poller
 from spoolq.link.resolve import Resolver
 from spoolq.link.tls import TlsFailure, TlsOptions, handshake
+from spoolq.link.tokens import Tokens
 from spoolq.printable import printable
 from spoolq.qwp import upgrade
 
@@ -84,12 +83,12 @@ class ConnectOptions:
     """``connect_millis``: name resolution, and again TCP connect of one address.
 
     ``upgrade_millis``: until the response is read.  ``tls`` None is plain ``ws``.  ``authorization`` is the
-    whole header, see `authorization`; ``token_provider`` is asked for the bearer token of each connection
+    whole header, see `authorization`; ``tokens`` are asked for the bearer token of each connection
     instead.  ``durable_ack`` asks for durable acks; an endpoint that does not grant them is a failure.
     """
 
     authorization: str | None = field(default=None, repr=False)
-    token_provider: Callable[[], object] | None = field(default=None, repr=False)
+    tokens: Tokens | None = field(default=None, repr=False)
     connect_millis: int = 15_000
     upgrade_millis: int = 15_000
     tls: TlsOptions | None = None
@@ -130,8 +129,8 @@ def connect(
     ``resolver`` is the caller's own, so that all its connects together have one lookup under way at most.
     """
     limit = _Limit(endpoint, wake_fileno, limit_millis)
-    if options.token_provider is not None:
-        options = replace(options, authorization=f"Bearer {_token(options.token_provider, endpoint)}")
+    if options.tokens is not None:
+        options = replace(options, authorization=f"Bearer {_token(options.tokens, endpoint, limit)}")
     sock: socket.socket = _tcp(endpoint, options, limit, resolver or Resolver())
     try:
         if options.tls is not None:
@@ -146,10 +145,13 @@ def connect(
         raise
 
 
-def _token(provider: Callable[[], object], endpoint: Endpoint) -> str:
-    """What the provider gives, when that can stand in a header; no text of a failure shows any of it."""
+def _token(tokens: Tokens, endpoint: Endpoint, limit: _Limit) -> str:
+    """What the callable gives, when that can stand in a header; no text of a failure shows any of it."""
+    waiter = limit.waiter(limits.TOKEN_MILLIS_MAX, "the token provider")
     try:
-        token = provider()
+        token = tokens.token(lambda fileno: waiter.wait(fileno, write=False))
+    except ConnectFailure:
+        raise
     except Exception as error:
         # by its type alone: the words of an error from a token's origin like to quote the request
         raise _no_token(endpoint, f"raised {type(error).__name__}") from None

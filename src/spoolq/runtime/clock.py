@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 from spoolq.link.poller import Poller
@@ -32,8 +33,18 @@ class Clock:
         return time.monotonic_ns() // 1_000_000
 
     def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
-        """Waits on a held condition until it is notified or the time is over; None = no limit."""
-        condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)
+        """Waits on a held condition, one of an RLock, until it is notified or the time is over; None = no limit.
+
+        Its lock is held again afterwards, also when an interrupt came just behind its release: there
+        `threading.Condition` would leave it free, and the caller's ``with`` would fail in place of the interrupt.
+        """
+        try:
+            condition.wait(None if timeout_millis is None else max(timeout_millis, 0) / 1_000)
+        except BaseException:
+            with suppress(RuntimeError):  # it is not held
+                condition.release()
+            condition.acquire()
+            raise
 
     def poller(self) -> Pollable:
         """An empty set of descriptors for `poll`; the simulator has its own (tests/sim)."""

@@ -30,7 +30,8 @@ class Dispatcher(Generic[T]):
     def __init__(self, handler: Callable[[T], object], capacity: int, name: str) -> None:
         self._handler = handler
         self._inbox: deque[T] = deque(maxlen=capacity)
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._condition = threading.Condition(self._lock)
         self._name = name
         self._thread: threading.Thread | None = None  # one that has started
         self._failure_told = False
@@ -40,7 +41,7 @@ class Dispatcher(Generic[T]):
 
     def post(self, entry: T) -> bool:
         """Queues one entry; the oldest is dropped when the inbox is full.  False: this one was dropped."""
-        with self._condition:
+        with self._lock:
             if self._closing or not self._has_thread():
                 self.dropped += 1
                 return False
@@ -67,20 +68,20 @@ class Dispatcher(Generic[T]):
 
     def close(self) -> None:
         """Ends the thread after what is queued; waits at most 0.2 s, and not at all inside a handler."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             self._condition.notify()
             thread = self._thread
         if thread is None or thread is threading.current_thread():
             return
         thread.join(_JOIN_SECONDS)
-        with self._condition:
+        with self._lock:
             self.dropped += len(self._inbox)
             self._inbox.clear()
 
     def _run(self) -> None:
         while True:
-            with self._condition:
+            with self._lock:
                 while not self._inbox:
                     if self._closing:
                         return

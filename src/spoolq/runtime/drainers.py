@@ -27,7 +27,7 @@ from typing import Final
 from spoolq import limits
 from spoolq.config import SenderConfig
 from spoolq.delivery.drain import DrainOptions, Outcome
-from spoolq.link import TlsOptions
+from spoolq.link import TlsOptions, Tokens
 from spoolq.runtime import settings
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.drainer import Drainer, DrainSetup
@@ -50,7 +50,8 @@ class Drainers:
         self._make = make
         self._workers_max = workers_max
         self._clock = clock
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._condition = threading.Condition(self._lock)
         self._waiting: list[tuple[int, int, Drainer]] = []  # a heap: due, order of coming
         self._count = 0
         self._at_work: set[Drainer] = set()
@@ -62,7 +63,7 @@ class Drainers:
     # -- slots ---------------------------------------------------------------------------------
     def submit(self, name: str) -> bool:
         """A slot more.  False once closing has begun.  Raises what starting a thread raises."""
-        with self._condition:
+        with self._lock:
             if self._closing:
                 return False
             drainer = self._make(name)
@@ -95,7 +96,7 @@ class Drainers:
             try:
                 due = drainer.work()
             finally:
-                with self._condition:
+                with self._lock:
                     self._at_work.discard(drainer)
                     if due is not None and not self._closing:
                         self._push(due, drainer)
@@ -105,7 +106,7 @@ class Drainers:
 
     def _next(self) -> Drainer | None:
         """The slot that is due; waits for it.  None when none waits: the thread ends."""
-        with self._condition:
+        with self._lock:
             while self._waiting and not self._closing:
                 due = self._waiting[0][0]
                 now = self._clock.now_millis()
@@ -122,7 +123,7 @@ class Drainers:
     def close(self) -> None:
         """Ends them; takes at most 3 s, less when an interrupt ends the grace.  A second call does nothing."""
         try:
-            with self._condition:
+            with self._lock:
                 self._closing = True
                 for _, _, drainer in self._waiting:
                     drainer.cancel()
@@ -134,7 +135,7 @@ class Drainers:
             for drainer in left:
                 drainer.stop()
         if left:
-            with self._condition:
+            with self._lock:
                 self._wait_for_rest(STOP_MILLIS)
                 left = list(self._at_work)
         for drainer in left:
@@ -157,19 +158,24 @@ class Drainers:
     # -- to be seen ------------------------------------------------------------------------------
     def snapshot(self) -> list[DrainerStatus]:
         """Every slot so far, in the order of coming."""
-        with self._condition:
+        with self._lock:
             drainers = list(self._all)
         return [drainer.status() for drainer in drainers]
 
     def counts(self) -> tuple[int, int, int]:
         """How many are worked on now, were drained, were given up."""
-        with self._condition:
+        with self._lock:
             outcomes = [drainer.outcome for drainer in self._all]
             return len(self._at_work), outcomes.count(Outcome.SUCCESS), outcomes.count(Outcome.FAILED)
 
 
 def drain_setup(
-    config: SenderConfig, sf_dir: str, policies: Mapping[str, str], tls: TlsOptions | None, clock: Clock
+    config: SenderConfig,
+    sf_dir: str,
+    policies: Mapping[str, str],
+    tls: TlsOptions | None,
+    clock: Clock,
+    tokens: Tokens | None = None,
 ) -> DrainSetup:
     """The sender's own settings, but that a frame which is refused as retriable is tried for ever, with pauses.
 
@@ -180,7 +186,7 @@ def drain_setup(
         Files(group_access=config.sf_group_access),
         sf_dir,
         settings.endpoints(config),
-        settings.connect_options(config, tls, limits.CONNECT_MILLIS_BACKGROUND),
+        settings.connect_options(config, tls, tokens, limits.CONNECT_MILLIS_BACKGROUND),
         replace(
             settings.delivery_options(config, policies, asks=False),
             cap_gaps_min=CAP_GAPS_MIN,
@@ -198,7 +204,12 @@ def drain_setup(
 
 
 def start_drainers(
-    config: SenderConfig, sf_dir: str | None, policies: Mapping[str, str], tls: TlsOptions | None, clock: Clock
+    config: SenderConfig,
+    sf_dir: str | None,
+    policies: Mapping[str, str],
+    tls: TlsOptions | None,
+    clock: Clock,
+    tokens: Tokens | None = None,
 ) -> Drainers | None:
     """Looks for orphaned slots beside the sender's own and begins to drain them; None when that is not asked for.
 
@@ -213,7 +224,7 @@ def start_drainers(
         return None
     if not config.max_background_drainers:
         return None
-    setup = drain_setup(config, sf_dir, policies, tls, clock)
+    setup = drain_setup(config, sf_dir, policies, tls, clock, tokens)
     drainers = Drainers(
         lambda name: Drainer(name, setup, clock, Random()), workers_max=config.max_background_drainers, clock=clock
     )

@@ -42,6 +42,7 @@ from spoolq.errors import (
 )
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
+from spoolq.runtime.aside import Aside, Cancel, Cancelled
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_callable, check_category_policies, error_event
 from spoolq.runtime.io_loop import IoLoop
@@ -67,7 +68,10 @@ _WAITS: Final = frozenset({"await_acked", "await_ok", "await_all", "flush_and_wa
 
 
 class Engine:
-    """See the module's text.  ``config`` is checked already; nothing is opened before `open`."""
+    """See the module's text.  ``config`` is checked already.
+
+    The store is opened here, everything else by `open`.  ``cancel`` ends the opening, ``place`` says where that is.
+    """
 
     def __init__(
         self,
@@ -79,8 +83,11 @@ class Engine:
         category_policies: Mapping[str, str] | None = None,
         progress_handler: ProgressHandler | None = None,
         clock: Clock | None = None,
+        cancel: Cancel | None = None,
+        place: str = "",
     ) -> None:
         self.config = config
+        self._cancel = cancel or Cancel()
         check_callable(
             error_handler=error_handler,
             connection_listener=connection_listener,
@@ -91,6 +98,7 @@ class Engine:
         self._policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
         self._clock = clock or Clock()
         self._tls = settings.tls_options(config)  # unusable roots are found out before the slot is touched
+        self._tokens = settings.tokens(config)
         self._names = settings.names(config)
         self.progress = Progress(self._clock)
         self.reports = Reports(
@@ -105,7 +113,7 @@ class Engine:
         self.loop: IoLoop | None = None
         self.drainers: Drainers | None = None
         self._thread: threading.Thread | None = None
-        self.storage = open_storage(config)
+        self.storage = open_storage(config, self._cancel.asked, place)
         self.store = self.storage.store
         try:
             self._build(asks=error_policy is not None)
@@ -178,12 +186,13 @@ class Engine:
     def open(self) -> None:
         """Connects as the mode says and starts the threads (behaviour.md 2.1, 2.2).
 
-        Raises what the first connect raises; nothing is left open then.
+        Raises what the first connect raises, or Cancelled; nothing is left open then.
         """
         config = self.config
         blocking = config.initial_connect != "async"
         try:
             self.loop = loop = self._make_loop(blocking)
+            self._cancel.tells(loop.stop)
             if blocking:
                 sync = config.initial_connect == "sync"
                 loop.begin(config.reconnect_max_duration_millis if sync else 0)
@@ -195,9 +204,12 @@ class Engine:
                 loop.begin(None)
             self._start(loop)
             self._start_drainers()
+            self._cancel.tells(None)
+            if self._cancel.cancelled:
+                raise Cancelled
             lifecycle.watch(self)
         except BaseException:
-            self._undo()
+            self.undo()
             raise
 
     def _make_loop(self, blocking: bool) -> IoLoop:
@@ -209,7 +221,7 @@ class Engine:
             self.store,
             self._clock,
             settings.endpoints(config),
-            settings.connect_options(config, self._tls, default_millis),
+            settings.connect_options(config, self._tls, self._tokens, default_millis),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
             life=self.new_life.life,
@@ -241,9 +253,13 @@ class Engine:
         if self.config.drain_orphans:
             from spoolq.runtime.drainers import start_drainers
 
-            self.drainers = start_drainers(self.config, self.storage.sf_dir, self._policies, self._tls, self._clock)
+            self.drainers = start_drainers(
+                self.config, self.storage.sf_dir, self._policies, self._tls, self._clock, self._tokens
+            )
 
-    def _undo(self) -> None:
+    def undo(self) -> None:
+        """Closes what `open` and the constructor opened, without another word to anybody."""
+        lifecycle.forget(self)
         steps = Steps()
         if self.loop is not None:
             steps.run(self.loop.stop)
@@ -252,6 +268,7 @@ class Engine:
             steps.run(self.loop.close)
         if self.drainers is not None:
             steps.run(self.drainers.close)
+        steps.run(self._leave_tokens)
         self._thread = None
         steps.run(self.keeper.stop)
         self._let_go(steps)
@@ -616,6 +633,8 @@ class Engine:
         self.rows.latched = error
         if self.loop is not None:
             self.loop.forked()
+        if self._tokens is not None:
+            self._tokens.forked()
         if self.drainers is not None:
             self.drainers.forked()
 
@@ -638,6 +657,9 @@ class Engine:
         one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
         ``close_flush_timeout_millis``.
 
+        A Ctrl-C ends the wait for the server, a second one the wait for the rest, which is done nevertheless
+        (`aside`).
+
         When the sync of what is not acknowledged fails (`Store.close`), the threads have ended, the slot and
         the buffered rows are still held, and another call tries that part again; with ``flush=False`` it gives up.
         """
@@ -647,7 +669,10 @@ class Engine:
             return  # a signal handler: the call that it has interrupted goes on
         if self._holds_something(under_way):
             self._close_later(flush)
-            return
+        elif self._store_kept or self._close_error is not None or not self._close_ended.is_set():
+            Aside(lambda: self._close_or_wait(flush), "spoolq-close").run(self.progress.end)
+
+    def _close_or_wait(self, flush: bool) -> None:
         with self._close_lock:
             first, self._close_begun = not self._close_begun, True
         if first:
@@ -669,8 +694,7 @@ class Engine:
         Raises ReentryError for a conversion hook, which is none but a mistake.
         """
         try:
-            if self.rows.lock(blocking=False):
-                self.rows.unlock()
+            self.rows.refuse_reentry()
         except ReentryError:
             if not under_way and not in_signal_handler():
                 raise
@@ -753,10 +777,14 @@ class Engine:
         def drained() -> bool:
             return store.acked_fsn >= store.published_fsn
 
-        if not self.progress.wait_until(drained, max(timeout_millis, 0)) and timeout_millis > 0:
+        what = f"close() gave up after {timeout_millis} ms"
+        try:
+            reached = self.progress.wait_until(drained, max(timeout_millis, 0))
+        except ClosedError:  # by a Ctrl-C, see `close`
+            reached, what = False, "close() was interrupted"
+        if not reached and timeout_millis > 0:
             error = self.delivery_timeout(
-                f"close() gave up after {timeout_millis} ms",
-                self.storage.after_close + ("" if self.storage.slot else ": raise close_flush_timeout_millis"),
+                what, self.storage.after_close + ("" if self.storage.slot else ": raise close_flush_timeout_millis")
             )
             _LOG.warning("%s", error)
             raise error
@@ -770,6 +798,7 @@ class Engine:
             steps.run(thread.join, _JOIN_SECONDS)
         if self.drainers is not None:
             steps.run(self.drainers.close)
+        steps.run(self._leave_tokens)
         steps.run(self.keeper.stop)
         steps.run(self._close_handlers)
         if self._left_to_thread():
@@ -793,6 +822,14 @@ class Engine:
         """What could not be published is lost with this sender."""
         self._rows_lost = len(self.rows)
         self.rows.clear()
+
+    def _leave_tokens(self) -> None:
+        if self._tokens is not None and self._tokens.busy:
+            _LOG.warning(
+                "the token callable has not come back: its thread, %s, is left behind and ends when it does; it holds "
+                "nothing of the sender's",
+                settings.TOKEN_THREAD,
+            )
 
     def _publish_rest(self, steps: Steps) -> None:
         """Rows that the last publish could not put into the slot are tried once more: its trouble may have passed.
@@ -839,7 +876,7 @@ class Engine:
         if self._io_left:
             slot = self.storage.slot
             _LOG.warning(
-                "close(): the I/O thread did not end within %g s, it waits for a token provider or for the disk; its "
+                "close(): the I/O thread did not end within %g s, it waits for the disk; its "
                 "socket and memory%s are freed when it ends",
                 _JOIN_SECONDS,
                 f", and the lock of the slot {slot}," if slot else "",

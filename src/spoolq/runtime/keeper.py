@@ -124,8 +124,8 @@ class Keeper:
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._lock:
-            self.dormant = self.without_chore = False
             self._condition.notify()
+            self.dormant = self.without_chore = False  # last: after an interrupt the next call does it again
 
     def _run(self) -> None:
         try:

@@ -95,7 +95,8 @@ def ended(engine: Open) -> None:
 def close_all() -> None:
     """Closes what is still open, and says so; a second call finds nothing.
 
-    Raises what the filters of warnings make of that, behind the last close.
+    Raises what the filters of warnings make of that, behind the last close.  A Ctrl-C ends the wait of one sender for
+    its server (`Engine.close`); the others are closed all the same.
     """
     steps = Steps()
     for engine in list(_open):

@@ -124,6 +124,7 @@ class Publisher:
             )
             cuts = list(planned)
         done: list[encode.Cut | None] = []
+        before = {rows.table_name(index): rows.table_rows(index) for index in range(rows.table_count)}
         try:
             for cut in cuts:
                 self._append(cut, wait, dense, done)
@@ -132,11 +133,11 @@ class Publisher:
             error.in_doubt = bool(done)  # type: ignore[attr-defined]
             raise
         finally:
-            published = self._published_rows(done)
             try:
-                self._forget(published, all_of_them=len(done) == len(cuts))
-            except BaseException:  # an interrupt just here: rows that are published must not stay buffered
-                self._forget(published, all_of_them=len(done) == len(cuts))
+                self._forget(before, done, all_of_them=len(done) == len(cuts))
+            except BaseException as error:  # an interrupt just here: rows that are published must not stay buffered
+                self._forget(before, done, all_of_them=len(done) == len(cuts))
+                error.in_doubt = bool(done)  # type: ignore[attr-defined]
                 raise
             finally:
                 if done:
@@ -210,25 +211,23 @@ class Publisher:
         self._on_published()
         return fsn
 
-    def _published_rows(self, done: list[encode.Cut | None]) -> dict[int, int]:
-        """Table index -> rows in published frames; a cut of None stands for all and is the only one."""
-        published: dict[int, int] = {}
+    def _forget(self, before: dict[str, int], done: list[encode.Cut | None], *, all_of_them: bool) -> None:
+        """Drops the rows of published frames from the buffer, which held so many of each table ``before``.
+
+        It goes by what is left to drop, so that a second call behind an interrupt goes on and repeats nothing.
+        """
+        rows = self._rows
+        if all_of_them:
+            rows.clear()
+            return
+        names, left = list(before), dict(before)
         for cut in done:
             for table_index, first_row, end_row in cut.tables if cut is not None else ():
-                published[table_index] = published.get(table_index, 0) + end_row - first_row
-        return published
-
-    def _forget(self, published: dict[int, int], *, all_of_them: bool) -> None:
-        """Drops the rows of published frames from the buffer, last table first.
-
-        ``published`` is used up, so that a second call behind an interrupt goes on and repeats nothing.
-        """
-        if all_of_them:
-            self._rows.clear()
-            return
-        for table_index in sorted(published, reverse=True):
-            count = published.pop(table_index)
-            self._rows.drop_rows(table_index, count)
+                left[names[table_index]] -= end_row - first_row
+        for table_index in reversed(range(rows.table_count)):
+            surplus = rows.table_rows(table_index) - left[rows.table_name(table_index)]
+            if surplus:
+                rows.drop_rows(table_index, surplus)
 
     def _wait_for_room(self, nbytes: int, wait: bool, *, kept: str) -> Room:
         """Waits for a trim; counts one stall a call, none for a try that does not wait."""

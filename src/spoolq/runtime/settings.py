@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 from spoolq import limits, link
 from spoolq.config import SenderConfig
@@ -16,6 +17,7 @@ from spoolq.errors import ConfigError
 from spoolq.link import ConnectOptions, Endpoint
 
 _LOG = logging.getLogger("spoolq.link")
+TOKEN_THREAD: Final = "spoolq-token"
 
 
 def names(config: SenderConfig) -> tuple[str, ...]:
@@ -43,11 +45,18 @@ def tls_options(config: SenderConfig) -> link.TlsOptions | None:
     return link.TlsOptions(config.tls_verify, roots)
 
 
-def connect_options(config: SenderConfig, tls: link.TlsOptions | None, default_connect_millis: int) -> ConnectOptions:
+def tokens(config: SenderConfig) -> link.Tokens | None:
+    """What asks the user's callable, one for a sender and its drainers; None without one."""
+    return link.Tokens(config.token, TOKEN_THREAD) if isinstance(config.token, TokenProvider) else None
+
+
+def connect_options(
+    config: SenderConfig, tls: link.TlsOptions | None, tokens: link.Tokens | None, default_connect_millis: int
+) -> ConnectOptions:
     """Credentials, TLS and time limits of a connect; the TCP one when ``connect_timeout`` is not set."""
     return ConnectOptions(
         authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
-        token_provider=config.token if isinstance(config.token, TokenProvider) else None,
+        tokens=tokens,
         connect_millis=config.connect_timeout_millis or default_connect_millis,
         upgrade_millis=config.auth_timeout_millis,
         tls=tls,

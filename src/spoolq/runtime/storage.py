@@ -10,6 +10,7 @@ before anything else exists (behaviour.md 2.1).  What it gives is closed by `Sto
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,11 @@ def _sync_name(files: Files, sf_dir: str) -> None:
         files.sync_system(sf_dir)
 
 
-def open_storage(config: SenderConfig) -> Storage:
-    """Opens the store; leaves nothing open when it raises: ConfigError where there are no slots, else StorageError."""
+def open_storage(config: SenderConfig, stopped: Callable[[], bool], place: str) -> Storage:
+    """Opens the store; leaves nothing open when it raises: ConfigError where there are no slots, else StorageError.
+
+    ``stopped`` and ``place``: see `recovery.open_slot`.
+    """
     segment_nbytes, total_nbytes = config.sf_max_segment_bytes, config.sf_max_total_bytes
     if config.sf_dir is None:
         return Storage(MemoryStore(segment_nbytes, total_nbytes), SymbolTable())
@@ -93,6 +97,8 @@ def open_storage(config: SenderConfig) -> Storage:
         total_nbytes=total_nbytes,
         durability=config.sf_durability,
         sync_interval_millis=config.sf_sync_interval_millis,
+        stopped=stopped,
+        place=place,
     )
     letters.check_slot = opened.store.check_slot
     return Storage(opened.store, opened.symbols, opened.report, sf_dir, slot, letters)
