@@ -15,10 +15,11 @@ thread.  No ``try`` can mend that.  So the main thread only waits:
 On any other thread, to which no signal is told, and where no thread can be started (at the interpreter's exit), the
 work is done right here.
 
-A lock is the only thing to wait for: taking one in a ``with`` is a single step of the interpreter, while
-`threading.Event`, `Condition` and `Thread.start` are Python code, and leave their own locks held when they are cut.
-For the same reason `Thread.start` itself is called on a bare thread.  The thread is no daemon: the interpreter waits
-for work that was left to itself, which must have bounds of its own.
+A flag and a lock are what is waited for: `threading.Event`, `Condition` and `Thread.start` are Python code, and leave
+their own locks held when they are cut.  For the same reason `Thread.start` itself is called on a bare thread.  The wait
+looks up five times a second: a signal that comes just before a thread blocks does not end its wait (and none does on
+Windows).  The thread is no daemon: the interpreter waits for work that was left to itself, which must have bounds of
+its own.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from spoolq.runtime.steps import attach
 
 T = TypeVar("T")
+_LOOK_SECONDS: Final = 0.2
 
 
 class Cancelled(Exception):
@@ -70,7 +72,7 @@ class Aside(Generic[T]):
         self._under_way = threading.Lock()  # held until the end
         self._thread = threading.Thread(target=self._do, name=name, daemon=False)
         self._error: BaseException | None = None
-        self._refused = False
+        self._refused = self._ended = False
         self._results: list[T] = []
 
     def run(self, interrupted: Callable[[], object]) -> T:
@@ -82,8 +84,7 @@ class Aside(Generic[T]):
             try:
                 _thread.start_new_thread(self._start, ())
             except RuntimeError:
-                self._refused = True
-                self._under_way.release()
+                self._refused = self._ended = True
             self.wait()
         except BaseException as interrupt:
             if self._begun.acquire(blocking=False):
@@ -105,8 +106,9 @@ class Aside(Generic[T]):
 
     def wait(self) -> None:
         """Until the work has ended, when it has begun."""
-        with self._under_way:
-            pass
+        while not self._ended:
+            if self._under_way.acquire(timeout=_LOOK_SECONDS):
+                self._under_way.release()
         if self._thread.ident is not None:
             self._thread.join()  # it has nothing to do any more but to end
 
@@ -118,10 +120,10 @@ class Aside(Generic[T]):
             self._thread.start()
         except RuntimeError:
             self._refused = True
-            self._under_way.release()
+            self._end()
         except BaseException as error:
             self._error = error
-            self._under_way.release()
+            self._end()
 
     def _do(self) -> None:
         try:
@@ -129,4 +131,8 @@ class Aside(Generic[T]):
         except BaseException as error:
             self._error = error
         finally:
-            self._under_way.release()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._under_way.release()
