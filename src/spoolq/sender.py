@@ -172,7 +172,7 @@ class Sender(DropIn):
                 place=place,
             )
         )
-        rows, kind = self._engine.rows, type(self)
+        rows, kind = self._engine.rows, self.__class__  # no call from here on, behind which a Ctrl-C could come
         rows.row_result = self
         if kind.row is Sender.row:
             self.row = rows.row  # type: ignore[method-assign]
