@@ -272,6 +272,7 @@ class Engine:
         self._thread = None
         steps.run(self.keeper.stop)
         self._let_go(steps)
+        lifecycle.ended(self)
         self._close_begun = True
         self._close_ended.set()
 
