@@ -53,7 +53,7 @@ class Sender(DropIn):
     thread of its own, as things happen.  They may call into the sender, `close` included.
 
     ``token`` may be a callable: it is asked for a bearer token before each connect of the sender and of its
-    drainers, on a thread of its own and never by two at once; it may cache, and must not call into the sender.
+    drainers, on a thread of its own and never by two at once; it may cache, and may call `close`.
     A connect waits at most 60 s for it.  `close` does not: a call that has not come back is left behind on its
     daemon thread, which holds nothing of the sender's, and a WARN says so.
 

@@ -156,6 +156,8 @@ def test_33_a_ctrl_c_at_exit_ends_no_other_senders_close(monkeypatch: pytest.Mon
         pass
 
     class Engine:
+        closing = False
+
         def describe(self) -> str:
             return "one"
 

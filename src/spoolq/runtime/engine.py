@@ -825,7 +825,8 @@ class Engine:
         self.rows.clear()
 
     def _leave_tokens(self) -> None:
-        if self._tokens is not None and self._tokens.busy:
+        asks = self._tokens is not None and self._tokens.busy
+        if asks and threading.current_thread().name != settings.TOKEN_THREAD:  # else the callable itself closes
             _LOG.warning(
                 "the token callable has not come back: its thread, %s, is left behind and ends when it does; it holds "
                 "nothing of the sender's",
