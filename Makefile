@@ -67,7 +67,7 @@ torture: build
 chaos: build
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
-# Ctrl-C at every place of every call, on a slot too: some three minutes.
+# Ctrl-C at every place of every call, on a slot too: about a minute.
 interrupts: build
 	INTERRUPT_STEP=1 $(BIN)/python -m pytest -q tests/sender/test_interrupt_anywhere.py
 

@@ -61,12 +61,34 @@ def test_two_who_wait_are_given_a_token_each(held: Held) -> None:
 
     threads = [ask(tokens, got, wait) for _ in range(2)]
     inside.wait(TIMEOUT_SECONDS)
-    assert held.asked.acquire(timeout=TIMEOUT_SECONDS)
-    assert not held.asked.acquire(blocking=False), "one call at a time"
+    assert [thread.name for thread in threading.enumerate()].count("spoolq-token") == 1, "one call at a time"
     held.go.release(2)
     for thread in threads:
         thread.join(TIMEOUT_SECONDS)
     assert sorted(got) == [1, 2]  # type: ignore[type-var]
+
+
+def test_a_token_that_another_one_was_given_is_not_given_again_when_the_next_call_is_under_way(held: Held) -> None:
+    tokens, slow, quick = Tokens(held, "spoolq-token"), list[object](), list[object]()
+    waits, looks = threading.Event(), threading.Event()
+
+    def waits_and_is_late(fileno: int) -> None:
+        waits.set()
+        patient(fileno)
+        assert looks.wait(TIMEOUT_SECONDS)
+
+    late = ask(tokens, slow, waits_and_is_late)
+    assert waits.wait(TIMEOUT_SECONDS)
+    held.go.release()
+    assert tokens.token(patient) == 1
+    again = ask(tokens, quick)
+    for _ in range(2):
+        assert held.asked.acquire(timeout=TIMEOUT_SECONDS)
+    looks.set()
+    held.go.release(2)
+    for thread in (late, again):
+        thread.join(TIMEOUT_SECONDS)
+    assert sorted(slow + quick) == [2, 3]  # type: ignore[type-var]
 
 
 def test_a_call_that_was_left_serves_the_next_connect_when_it_is_fresh(

@@ -1,7 +1,7 @@
 """Ctrl-C at every place of every call (ours.md 33): what was told to be published arrives, nothing is left behind.
 
 `tests.interrupts` says what a place is.  tests/columns/test_interrupt_anywhere.py does the same inside a row.
-On a slot, where each takes some syncs, it is every seventh place; `make interrupts` takes all.
+On a slot, where each takes some syncs, it is every seventeenth place; `make interrupts` takes all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.runtime.test_aside import ctrl_c
 from .harness import FAST, numbers, open_sender, put
 from .test_on_a_slot import offline
 
-_STEP = int(os.environ.get("INTERRUPT_STEP", "7"))
+_STEP = int(os.environ.get("INTERRUPT_STEP", "17"))
 
 
 @pytest.fixture(scope="module", autouse=True)
