@@ -152,7 +152,7 @@ def test_CLS_05_racing_closers_are_safe_and_wait_for_the_first(server: QwpServer
     sender = open_sender(server, "close_flush_timeout_millis=60000;")
     server.hold_acks()
     publish(sender, 0)
-    ended, came = sender._engine._close_ended, threading.Semaphore(0)
+    ended, came = sender._engine._ending._ended, threading.Semaphore(0)
     wait = ended.wait
     monkeypatch.setattr(ended, "wait", lambda: (came.release(), wait()))
     closers = [Call(sender.close) for _ in range(8)]

@@ -21,7 +21,7 @@ import pytest
 from spoolq import DeliveryTimeout, Sender
 from spoolq.errors import SlotBusyError
 from spoolq.link import ConnectOptions, connect
-from spoolq.runtime import engine, settings
+from spoolq.runtime import closing, settings
 from spoolq.spool import Run
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
@@ -171,7 +171,7 @@ def test_snd_08_what_a_stuck_thread_holds_is_freed_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing can end a read of the disk; `close` comes back all the same and takes nothing from under the thread."""
-    monkeypatch.setattr(engine, "_JOIN_SECONDS", 0.01)
+    monkeypatch.setattr(closing, "JOIN_SECONDS", 0.01)
     entered, release = threading.Event(), threading.Event()
     real = DiskStore.run
 

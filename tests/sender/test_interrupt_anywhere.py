@@ -221,14 +221,14 @@ def test_33_a_close_that_is_interrupted_says_what_is_not_delivered(
     server.hold_acks()
     sender = open_sender(server)
     put(sender, 0)
-    engine = sender._engine
-    real = engine._drain
+    ending = sender._engine._ending
+    real = ending._drain
 
     def drain() -> None:
         ctrl_c()
         real()
 
-    monkeypatch.setattr(engine, "_drain", drain)
+    monkeypatch.setattr(ending, "_drain", drain)
     with pytest.raises(KeyboardInterrupt) as caught:
         sender.close()
     assert "close() was interrupted: FSN -1 is acked, 0 published, 1 frames wait" in caught.value.__notes__[0]

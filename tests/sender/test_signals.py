@@ -130,13 +130,13 @@ def test_33_close_inside_close_leaves_it_to_the_first(server: QwpServer, on_sign
     sender = open_sender(server)
     on_signal(sender.close)
     put(sender, 0)
-    real = sender._engine._drain
+    real = sender._engine._ending._drain
 
     def drain() -> None:
         signal.raise_signal(NUMBER)
         real()
 
-    sender._engine._drain = drain  # type: ignore[method-assign]
+    sender._engine._ending._drain = drain  # type: ignore[method-assign]
     sender.close()
     assert numbers(server) == [0]
 

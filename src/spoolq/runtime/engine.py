@@ -1,4 +1,4 @@
-"""Everything below one `Sender`: the store, the machine, the threads, and the order they start and end in.
+"""Everything below one `Sender`: the store, the machine, the threads, and the order they start in (`closing`: end).
 
 | part                | thread                     | owns                                       |
 |---------------------|----------------------------|--------------------------------------------|
@@ -20,21 +20,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from spoolq import limits
 from spoolq.columns import RowBuffer
 from spoolq.config import SenderConfig
 from spoolq.delivery import Delivery, State, actions, events
-from spoolq.delivery.verdicts import event_of, frames
+from spoolq.delivery.verdicts import event_of
 from spoolq.errors import (
     ClosedError,
     DeliveryTimeout,
     ForkedError,
-    ReentryError,
     ServerRejection,
     SpoolqError,
     StorageError,
@@ -42,8 +41,9 @@ from spoolq.errors import (
 )
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime import lifecycle, settings
-from spoolq.runtime.aside import Aside, Cancel, Cancelled
+from spoolq.runtime.aside import Cancel, Cancelled
 from spoolq.runtime.clock import Clock
+from spoolq.runtime.closing import JOIN_SECONDS, Closing
 from spoolq.runtime.decisions import Decisions, ErrorPolicy, check_callable, check_category_policies, error_event
 from spoolq.runtime.io_loop import IoLoop
 from spoolq.runtime.keeper import Keeper
@@ -51,7 +51,7 @@ from spoolq.runtime.letters import Letters
 from spoolq.runtime.new_life import NewLife
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
-from spoolq.runtime.reentry import calls_under_way, in_signal_handler
+from spoolq.runtime.reentry import calls_under_way
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
@@ -62,9 +62,6 @@ if TYPE_CHECKING:
     from spoolq.spool.dead_letters import DeadLetter
 
 _LOG = logging.getLogger("spoolq")
-_JOIN_SECONDS: Final = 30.0  # behaviour.md 2.7: how long a blocked thread is waited for
-# What holds nothing while it waits; a flush under way in one of them is a call of its own.
-_WAITS: Final = frozenset({"await_acked", "await_ok", "await_all", "flush_and_wait", "drain"})
 
 
 class Engine:
@@ -96,11 +93,11 @@ class Engine:
         )
         can_drop = config.sf_dir is not None
         self._policies = {**config.policies, **check_category_policies(category_policies, can_drop=can_drop)}
-        self._clock = clock or Clock()
+        self.clock = clock or Clock()
         self._tls = settings.tls_options(config)  # unusable roots are found out before the slot is touched
-        self._tokens = settings.tokens(config)
+        self.tokens = settings.tokens(config)
         self._names = settings.names(config)
-        self.progress = Progress(self._clock)
+        self.progress = Progress(self.clock)
         self.reports = Reports(
             self._names,
             error_handler=error_handler,
@@ -112,7 +109,7 @@ class Engine:
         self._decisions = None if error_policy is None else Decisions(error_policy, self._decided)
         self.loop: IoLoop | None = None
         self.drainers: Drainers | None = None
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self.storage = open_storage(config, self._cancel.asked, place)
         self.store = self.storage.store
         try:
@@ -134,7 +131,7 @@ class Engine:
             self._symbols,
             self.store,
             progress=self.progress,
-            clock=self._clock,
+            clock=self.clock,
             append_deadline_millis=config.sf_append_deadline_millis,
             gorilla=config.gorilla,
             on_published=self._published,
@@ -152,7 +149,7 @@ class Engine:
             self.rows,
             self.store,
             lambda wait: self.publisher.publish(wait=wait),
-            self._clock,
+            self.clock,
             interval_millis=config.auto_flush_interval_millis or None,
             append_deadline_millis=config.sf_append_deadline_millis,
             report=self._timer_failed,
@@ -166,15 +163,8 @@ class Engine:
         self._wakes_keeper = config.sf_durability in ("periodic", "flush")
         self.store.on_synced = self.progress.advanced
         self._hand_over = self.publisher.handover.flush
-        self._close_lock = threading.Lock()
-        self._io_ended = False
-        self._io_left = False
-        self._close_begun = False
-        self._close_error: BaseException | None = None  # of a close that nobody waited for
-        self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
-        self._rows_lost = 0  # buffered rows that `close` could not publish
+        self._ending = Closing(self)
         self._is_forked = False
-        self._close_ended = threading.Event()
         self.rows.initial_nbytes = min(config.init_buf_size, config.max_buf_size)
         self.rows.row_trigger = config.auto_flush_rows
         self.rows.on_trigger = self.publisher.publish_for_row
@@ -219,9 +209,9 @@ class Engine:
         return IoLoop(
             self.machine,
             self.store,
-            self._clock,
+            self.clock,
             settings.endpoints(config),
-            settings.connect_options(config, self._tls, self._tokens, default_millis),
+            settings.connect_options(config, self._tls, self.tokens, default_millis),
             catch_up=self._catch_up,
             recovered=bool(self._symbols.published_count),
             life=self.new_life.life,
@@ -241,11 +231,11 @@ class Engine:
             self.rows.on_first_row = self.keeper.row_buffered
         sleepers = Sleepers(loop, self._keeper_sleeps, self.keeper)
         self.publisher.handover.sleeper = sleepers if self._wakes_keeper else loop
-        self._thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
+        self.thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
         try:
             thread.start()
         except BaseException:
-            self._thread = None
+            self.thread = None
             raise
 
     def _start_drainers(self) -> None:
@@ -254,7 +244,7 @@ class Engine:
             from spoolq.runtime.drainers import start_drainers
 
             self.drainers = start_drainers(
-                self.config, self.storage.sf_dir, self._policies, self._tls, self._clock, self._tokens
+                self.config, self.storage.sf_dir, self._policies, self._tls, self.clock, self.tokens
             )
 
     def undo(self) -> None:
@@ -263,22 +253,21 @@ class Engine:
         steps = Steps()
         if self.loop is not None:
             steps.run(self.loop.stop)
-            if self._thread is not None:
-                steps.run(self._thread.join)
+            if self.thread is not None:
+                steps.run(self.thread.join)
             steps.run(self.loop.close)
         if self.drainers is not None:
             steps.run(self.drainers.close)
-        steps.run(self._leave_tokens)
-        self._thread = None
+        steps.run(self._ending.leave_tokens)
+        self.thread = None
         steps.run(self.keeper.stop)
         self._let_go(steps)
         lifecycle.ended(self)
-        self._close_begun = True
-        self._close_ended.set()
+        self._ending.skip()
 
     def _let_go(self, steps: Steps) -> None:
         """Of the handlers and the store, for which nothing else works any more; the lock goes last."""
-        steps.run(self._close_handlers)
+        steps.run(self.close_handlers)
         steps.run(self.store.close)
         if not self.store.closed:  # its sync failed, and nobody can try again: the sender was never there
             steps.run(lambda: self.store.close(sync=False))
@@ -288,9 +277,7 @@ class Engine:
         try:
             self._run_loop(loop)
         finally:
-            with self._close_lock:
-                self._io_ended, left = True, self._io_left
-            if left:
+            if self._ending.io_has_ended():
                 steps = Steps()
                 steps.run(loop.close)
                 steps.run(self.store.close)
@@ -345,7 +332,7 @@ class Engine:
 
     def _report(self, report: actions.Report) -> None:
         event = report.event
-        if self._thread is None and isinstance(event, actions.ServerErrorEvent) and event.policy == "terminal":
+        if self.thread is None and isinstance(event, actions.ServerErrorEvent) and event.policy == "terminal":
             return  # the constructor raises it
         self.reports.take(report)
 
@@ -357,7 +344,8 @@ class Engine:
         if self.loop is not None:
             self.loop.post(answer)
 
-    def _close_handlers(self) -> None:
+    def close_handlers(self) -> None:
+        """No handler is called any more."""
         if self._decisions is not None:
             self._decisions.close()
         self.reports.close()
@@ -378,7 +366,7 @@ class Engine:
         if self._wakes_keeper and self._keeper_sleeps():
             self.keeper.wake()
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
         """The caller is about to wait for the server; an interrupt may have kept a flush from waking the loop, too."""
         if self.loop is not None:
             self.loop.hurry()
@@ -393,7 +381,7 @@ class Engine:
         if machine.state is State.CONNECTED:
             return "the connection is up but slow"
         since = machine.outage_since_millis
-        lasted = "" if since is None else f" for {self._clock.now_millis() - since} ms"
+        lasted = "" if since is None else f" for {self.clock.now_millis() - since} ms"
         return f"no connection{lasted}, {machine.attempts} attempts so far"
 
     # -- calls -----------------------------------------------------------------------------------
@@ -422,7 +410,7 @@ class Engine:
                 return quick
         self.check_process()
         if self._syncs_flushes:
-            self._retry_sync()
+            self.retry_sync()
         with self.rows:
             self.check_open()
             fsn = self.publisher.publish()
@@ -461,9 +449,9 @@ class Engine:
         self.check_process()
         with self.rows:
             self.check_open()
-            error, thread = self.progress.error, self._thread
+            error, thread = self.progress.error, self.thread
             if error is not None and thread is not None:
-                thread.join(_JOIN_SECONDS)  # it has latched the error and is about to end
+                thread.join(JOIN_SECONDS)  # it has latched the error and is about to end
                 if thread.is_alive():
                     raise SpoolqError("the I/O thread has not ended yet: try again")
             return self.letters.skip_head(error)
@@ -489,7 +477,7 @@ class Engine:
             error.in_doubt = True  # type: ignore[attr-defined]
             raise
 
-    def _retry_sync(self) -> None:
+    def retry_sync(self) -> None:
         """A caller's flush tries at once again what failed; raises when it fails again: nothing is queued then."""
         if self.store.sync_failure is not None:
             try:
@@ -525,7 +513,7 @@ class Engine:
     def await_acked(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits for the watermark; see `Progress.wait_until`."""
         self.check_process()
-        self._hurry()
+        self.hurry()
         return self.progress.wait_until(lambda: self.store.acked_fsn >= fsn, timeout_millis)
 
     @property
@@ -536,14 +524,14 @@ class Engine:
     def await_ok(self, fsn: int, timeout_millis: int | None) -> bool:
         """Waits until a server has committed ``fsn``; see `Progress.wait_until`."""
         self.check_process()
-        self._hurry()
+        self.hurry()
         return self.progress.wait_until(lambda: self.ok_fsn >= fsn, timeout_millis)
 
     def await_all(self, stall_millis: int | None) -> None:
         """Waits until everything published is acked; raises DeliveryTimeout after that long without progress."""
         self.check_process()
         target = self.store.published_fsn
-        self._hurry()
+        self.hurry()
         while True:
             step = min(self.store.acked_fsn + 1, target)
             if not self.progress.wait_until(lambda fsn=step: self.store.acked_fsn >= fsn, stall_millis):  # type: ignore[misc]
@@ -603,7 +591,7 @@ class Engine:
             was_ever_connected=machine.was_ever_connected,
             was_recovered_from_disk=recovery is not None and recovery.recovered,
             torn_tail_bytes=sum(cut.nbytes for cut in recovery.cut) if recovery is not None else 0,
-            outage_millis=None if since is None else self._clock.now_millis() - since,
+            outage_millis=None if since is None else self.clock.now_millis() - since,
             total_dead_letters=self.letters.saved,
             active_background_drainers=draining,
             total_background_drainers_succeeded=drained,
@@ -634,8 +622,8 @@ class Engine:
         self.rows.latched = error
         if self.loop is not None:
             self.loop.forked()
-        if self._tokens is not None:
-            self._tokens.forked()
+        if self.tokens is not None:
+            self.tokens.forked()
         if self.drainers is not None:
             self.drainers.forked()
 
@@ -648,242 +636,12 @@ class Engine:
     @property
     def closing(self) -> bool:
         """Whether `close` was called."""
-        return self._close_begun
+        return self._ending.begun
 
     def close(self, *, flush: bool = True) -> None:
-        """Ends everything; the first error is raised when all of it is done (behaviour.md 2.7).
-
-        A second call does nothing, a racing one waits for the first.  Inside another call of this very thread
-        (`reentry`) a thread of its own does it, as soon as that call lets it.  Errors: the latched terminal
-        one, whatever the last publish raised, DeliveryTimeout when frames are still unacked after
-        ``close_flush_timeout_millis``.
-
-        A Ctrl-C ends the wait for the server, a second one the wait for the rest, which is done nevertheless
-        (`aside`).
-
-        When the sync of what is not acknowledged fails (`Store.close`), the threads have ended, the slot and
-        the buffered rows are still held, and another call tries that part again; with ``flush=False`` it gives up.
-        """
+        """Ends everything; see `closing`."""
         self.check_process()
-        under_way = calls_under_way(self)
-        if "close" in under_way:
-            return  # a signal handler: the call that it has interrupted goes on
-        if self._holds_something(under_way):
-            self._close_later(flush)
-        elif self._store_kept or self._close_error is not None or not self._close_ended.is_set():
-            Aside(lambda: self._close_or_wait(flush), "spoolq-close").run(self.progress.end)
-
-    def _close_or_wait(self, flush: bool) -> None:
-        with self._close_lock:
-            first, self._close_begun = not self._close_begun, True
-        if first:
-            try:
-                self._close(flush)
-            finally:
-                self._close_ended.set()
-            return
-        self._close_ended.wait()
-        if self._store_kept:
-            self._close_again(flush)
-        error, self._close_error = self._close_error, None
-        if error is not None:
-            raise error
-
-    def _holds_something(self, under_way: set[str]) -> bool:
-        """Whether this thread is in calls of this sender that hold what `close` would wait for.
-
-        Raises ReentryError for a conversion hook, which is none but a mistake.
-        """
-        try:
-            self.rows.refuse_reentry()
-        except ReentryError:
-            if not under_way and not in_signal_handler():
-                raise
-            return True
-        return bool(under_way - _WAITS) or (bool(under_way) and self.progress.held_here)
-
-    def _close_later(self, flush: bool) -> None:
-        """Closes on a thread of its own; raises ReentryError when there is none to be had."""
-        with self._close_lock:
-            first, self._close_begun = not self._close_begun, True
-        if not first:
-            return
-        try:
-            # a daemon, which the exit waits for in `lifecycle`: it must not hang on a lock of `threading`
-            threading.Thread(target=self._close_beside, args=(flush,), name="spoolq-close", daemon=True).start()
-        except RuntimeError as error:
-            self._close_begun = False
-            raise ReentryError(f"close() inside another call of this sender: {error}; call it behind that") from error
-
-    def _close_beside(self, flush: bool) -> None:
-        try:
-            self._close(flush)
-        except BaseException as error:
-            _LOG.error("close() of %s: %s", self.describe(), error)
-            self._close_error = error
-        finally:
-            self._close_ended.set()
-
-    def _close(self, flush: bool) -> None:
-        """The first call."""
-        steps = Steps()
-        try:
-            steps.run(self.progress.begin_closing)
-            steps.run(self._last_publish, flush)
-            steps.run(self._drain)
-        finally:
-            self._end(steps)
-            lifecycle.forget(self)
-        self._name_undelivered(steps)
-        steps.finish()
-
-    def _name_undelivered(self, steps: Steps) -> None:
-        """What an error that ended this sender leaves undelivered, beside what `close` raises (ours.md 29c).
-
-        A timeout of the wait names the frames itself.  Logged too, for the caller may have no eye on the error.
-        """
-        acked, published = self.store.acked_fsn, self.store.published_fsn
-        left = []
-        if acked < published and not any(isinstance(error, DeliveryTimeout) for error in steps.errors):
-            left.append(f"{frames(acked + 1, published)} not delivered: {self.storage.after_close}")
-        if self._rows_lost:
-            left.append(f"{self._rows_lost} buffered rows could not be published and are lost")
-        for text in left if steps.errors else ():
-            _LOG.error("%s", text)
-            steps.note(text)
-
-    def _last_publish(self, flush: bool) -> None:
-        """No more rows; what is buffered is published, or forgotten."""
-        if flush:
-            with suppress(StorageError):  # the publish says it
-                self._retry_sync()
-        with self.rows:
-            try:
-                if flush:
-                    self.publisher.publish(while_closing=True)
-                else:
-                    self.rows.clear()
-            finally:
-                self.keeper.end_deadline()
-                self.rows.on_first_row = self.rows.on_trigger = None
-                if self.progress.error is None:
-                    self.rows.latched = ClosedError("the sender is closed")
-
-    def _drain(self) -> None:
-        """Waits for the acknowledgements as long as the setting says; raises a terminal error in any case."""
-        timeout_millis = self.config.close_flush_timeout_millis
-        store = self.store
-        self._hurry()
-
-        def drained() -> bool:
-            return store.acked_fsn >= store.published_fsn
-
-        what = f"close() gave up after {timeout_millis} ms"
-        try:
-            reached = self.progress.wait_until(drained, max(timeout_millis, 0))
-        except ClosedError:  # by a Ctrl-C, see `close`
-            reached, what = False, "close() was interrupted"
-        if not reached and timeout_millis > 0:
-            error = self.delivery_timeout(
-                what, self.storage.after_close + ("" if self.storage.slot else ": raise close_flush_timeout_millis")
-            )
-            _LOG.warning("%s", error)
-            raise error
-
-    def _end(self, steps: Steps) -> None:
-        """Stops the threads and frees everything, whatever fails."""
-        loop, thread = self.loop, self._thread
-        if loop is not None:
-            steps.run(loop.stop)
-        if thread is not None:
-            steps.run(thread.join, _JOIN_SECONDS)
-        if self.drainers is not None:
-            steps.run(self.drainers.close)
-        steps.run(self._leave_tokens)
-        steps.run(self.keeper.stop)
-        steps.run(self._close_handlers)
-        if self._left_to_thread():
-            if self.config.sf_durability != "memory":
-                steps.run(self.store.sync)  # it may be read meanwhile
-            steps.run(self._give_rows_up)
-        else:
-            if loop is not None:
-                steps.run(loop.close)
-            if self.storage.slot is not None and len(self.rows):
-                self._publish_rest(steps)
-            steps.run(self.store.close)
-            self._store_kept = not self.store.closed
-            if not self._store_kept:
-                steps.run(self._give_rows_up)
-        steps.run(self.progress.end)
-        if not (self._store_kept or self._io_left):
-            lifecycle.ended(self)
-
-    def _give_rows_up(self) -> None:
-        """What could not be published is lost with this sender."""
-        self._rows_lost = len(self.rows)
-        self.rows.clear()
-
-    def _leave_tokens(self) -> None:
-        asks = self._tokens is not None and self._tokens.busy
-        if asks and threading.current_thread().name != settings.TOKEN_THREAD:  # else the callable itself closes
-            _LOG.warning(
-                "the token callable has not come back: its thread, %s, is left behind and ends when it does; it holds "
-                "nothing of the sender's",
-                settings.TOKEN_THREAD,
-            )
-
-    def _publish_rest(self, steps: Steps) -> None:
-        """Rows that the last publish could not put into the slot are tried once more: its trouble may have passed.
-
-        What was raised then stays the error of `close`; when it goes well now, a note says where the rows are.
-        """
-        try:
-            self._publish_without_keeper()
-        except SpoolqError:
-            return  # as before, and that is told already
-        for error in steps.errors[:1]:
-            if isinstance(error, SpoolqError):
-                error.in_doubt = True
-            error.add_note(f"the buffered rows were published at the end of close(): {self.storage.after_close}")
-
-    def _publish_without_keeper(self) -> None:
-        self.store.sync()
-        self.store.keep(self._clock.now_millis())  # the keeper has ended, and a spare may be needed
-        with self.rows:
-            self.publisher.publish(wait=False, while_closing=True)
-
-    def _close_again(self, flush: bool) -> None:
-        """The slot was kept, for its sync failed: tries once more, or gives up."""
-        with self._close_lock:
-            if not self._store_kept:
-                return
-            try:
-                if flush and len(self.rows):
-                    self._publish_without_keeper()
-                self.store.close(sync=flush)
-            finally:
-                self._store_kept = not self.store.closed
-                if not self._store_kept:
-                    self.rows.clear()
-                    lifecycle.ended(self)
-
-    def _left_to_thread(self) -> bool:
-        """Whether the I/O thread outlived the wait for it.
-
-        It may be reading the store, so it frees socket, descriptors, memory and slot itself, at its end.
-        """
-        with self._close_lock:
-            self._io_left = self._thread is not None and not self._io_ended
-        if self._io_left:
-            slot = self.storage.slot
-            _LOG.warning(
-                "close(): the I/O thread did not end within %g s, it waits for the disk; its "
-                "socket and memory%s are freed when it ends",
-                _JOIN_SECONDS,
-                f", and the lock of the slot {slot}," if slot else "",
-            )
-        return self._io_left
+        self._ending.close(flush, calls_under_way(self))
 
 
 class Sleepers:
