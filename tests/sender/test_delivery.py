@@ -1,8 +1,9 @@
-"""What goes over the wire, and again after a loss (behaviour.md 4, 5): SND-01 to SND-12, RCN-01 to RCN-07."""
+"""What goes over the wire, and again after a loss (behaviour.md 4, 5): SND-01 to SND-12, RCN-01 to RCN-12."""
 
 from __future__ import annotations
 
 import random
+import select
 import struct
 import threading
 from collections import Counter
@@ -11,10 +12,20 @@ from collections.abc import Iterator
 import pytest
 
 from spoolq import Sender, TimestampMicros, limits
+from spoolq.errors import ConnectError
 from spoolq.testing import Answer, Close, Drop, QwpServer, Refuse, Reject, Script
 
-from .harness import Call, Recorder, StepClock, frames, numbers, open_sender, publish, put
+from .harness import Call, LeapClock, Recorder, StepClock, frames, free_port, numbers, open_sender, publish, put, until
 from .raw_server import BINARY, PING, PONG, RawServer
+
+
+class _LateLeapClock(LeapClock):
+    """Stands still until the test lets it leap."""
+
+    leaps = False
+
+    def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        return super().poll(poller, timeout_millis) if self.leaps else StepClock.poll(self, poller, timeout_millis)
 
 
 @pytest.fixture
@@ -127,6 +138,26 @@ def test_SND_05_an_ok_beyond_what_was_sent_is_clamped_and_unsent_data_survives(s
         assert publish(sender, 1) == 1
         sender.wait()
     assert numbers(server) == [0, 1]
+
+
+def test_SND_05_invariant_19_acked_stops_at_what_was_sent_while_more_is_published() -> None:
+    """The peer does not read: some frames are sent, some are in the socket, the others wait in the log."""
+    nbytes, count = 500_000, 40  # more than the sockets of both ends take
+    with RawServer() as raw:
+        sender = open_sender(raw.conf, "initial_connect_retry=async;close_flush_timeout_millis=0;")
+        raw.accept()
+        for number in range(count):
+            sender.row("t", columns={"n": number, "b": b"x" * nbytes}, at=TimestampMicros(number + 1))
+            sender.flush()
+        raw.ok(1_000)
+        loop = sender._engine.loop
+        assert loop is not None
+        until(lambda: loop.acks == 1)
+        until(lambda: sender.acked_fsn() is not None)
+        acked, published = sender.acked_fsn(), sender.published_fsn()
+        assert acked is not None
+        assert acked < loop.frames_sent <= published == count - 1
+        sender.close()
 
 
 def test_SND_05_a_rejection_beyond_what_was_sent_is_clamped(caplog) -> None:
@@ -342,6 +373,50 @@ def test_RCN_07_unsent_rows_survive_every_failed_attempt(server: QwpServer) -> N
         sender.flush(wait=True)
         assert sender.stats().total_reconnect_attempts >= 6
     assert numbers(server) == list(range(7))
+
+
+def test_RCN_04_close_ends_the_pause_before_the_next_attempt() -> None:
+    clock = StepClock()
+    listener = Recorder()
+    sender = open_sender(
+        f"ws::addr=127.0.0.1:{free_port()};",
+        "initial_connect_retry=async;reconnect_initial_backoff_millis=60000;reconnect_max_backoff_millis=60000;"
+        "close_flush_timeout_millis=0;",
+        clock=clock,
+        listener=listener,
+    )
+    assert (clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1) or 0) >= 60_000
+    began, loop = clock.now_millis(), sender._engine.loop
+    Call(sender.close).outcome()
+    assert clock.now_millis() == began, "not a millisecond of it was waited for"
+    assert loop is not None
+    assert loop.machine.attempts == 1, "nor was there another attempt on the way out"
+    assert listener.kinds() == ["endpoint_attempt_failed", "all_endpoints_unreachable"]
+
+
+def test_RCN_12_an_outage_beyond_its_budget_ends_the_sender_with_its_tag(server: QwpServer) -> None:
+    clock, listener = _LateLeapClock(), Recorder()
+    keys = "outage_budget_millis=3000;reconnect_initial_backoff_millis=100;reconnect_max_backoff_millis=400;"
+    sender = open_sender(server, keys, clock=clock, listener=listener)
+    publish(sender, 0)
+    sender.wait()
+    server.refuse_new(503)
+    server.drop_connections()
+    listener.wait_for(lambda event: event.kind == "disconnected")
+    publish(sender, 1)
+    pause = clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1) or 0
+    clock.leaps = True
+    clock.advance(pause)
+    with pytest.raises(ConnectError, match=r"^connection-lost-budget-exhausted: ") as caught:
+        sender.wait()
+    assert caught.value.tag == "connection-lost-budget-exhausted"
+    assert sender.was_ever_connected, "the flag stays"
+    assert sender.stats().was_ever_connected
+    assert (sender.acked_fsn(), sender.stats().frames_unacked) == (0, 1), "the frame is still there"
+    assert listener.wait_for(lambda event: event.kind == "budget_exhausted")
+    assert sender.stats().outage_millis == 3_000
+    with pytest.raises(ConnectError, match="connection-lost-budget-exhausted"):
+        sender.close()
 
 
 # --- ours.md 29b, 29a ----------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from spoolq import Sender
-from spoolq.errors import ConfigError, ServerRejection
-from spoolq.testing import QwpServer, Reject, Script
+from spoolq.errors import AuthError, ConfigError, ServerRejection
+from spoolq.events import ConnectionEvent, ErrorEvent
+from spoolq.runtime.dispatcher import Dispatcher
+from spoolq.testing import Drop, QwpServer, Refuse, Reject, Script
 
-from .harness import Recorder, numbers, open_sender, publish, put
+from .harness import Recorder, numbers, open_sender, publish, put, until
 
 
 @pytest.fixture
@@ -113,6 +115,68 @@ def test_EVT_02_the_state_is_committed_before_the_event(server: QwpServer) -> No
         opened.set()
         assert told.wait(10)
     assert seen == [True]
+
+
+def test_EVT_02_every_kind_of_event_finds_its_state_committed(
+    server: QwpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handlers run where the event is posted: no state that came too late is there by the time they look."""
+    monkeypatch.setattr(Dispatcher, "post", lambda dispatcher, event: dispatcher._handler(event))
+    opened, senders = threading.Event(), list[Sender]()
+    seen: list[tuple[str, object]] = []
+
+    def look(kind: str) -> object:
+        assert opened.wait(10)  # the thread that waits here is the one that goes on: nothing happens meanwhile
+        stats = senders[0].stats()
+        match kind:
+            case "connected":
+                return senders[0].was_ever_connected, stats.outage_millis is None
+            case "disconnected":
+                return stats.outage_millis is not None
+            case "endpoint_attempt_failed":
+                return stats.total_reconnect_attempts
+            case "reconnected":
+                return stats.total_reconnects_succeeded, stats.outage_millis is None
+            case "auth_failed" | "terminal":
+                return senders[0].must_close, type(stats.last_terminal_error).__name__
+            case "retriable":
+                return stats.total_server_errors, senders[0].poll_error() is not None
+        return None
+
+    def listener(event: ConnectionEvent) -> None:
+        seen.append((event.kind, look(event.kind)))
+
+    def handler(event: ErrorEvent) -> None:
+        seen.append((event.policy, look(event.policy)))
+
+    keys = "initial_connect_retry=async;"
+    server.set_script(
+        [
+            Script(reject=(Reject(0, 6, "busy"),)),
+            Script(refuse=Refuse(503)),
+            Script(drop=Drop(after_frames=2)),
+            Script(refuse=Refuse(401)),
+        ]
+    )
+    sender = open_sender(server, keys, handler=handler, listener=listener)
+    senders.append(sender)
+    opened.set()
+    publish(sender, 0)
+    until(lambda: sender.must_close)
+    with pytest.raises(AuthError):
+        sender.close()
+    nowhere = ("all_endpoints_unreachable", None)
+    assert seen == [
+        ("connected", (True, True)),
+        ("retriable", (1, True)),
+        ("disconnected", True),
+        ("endpoint_attempt_failed", 1),
+        nowhere,
+        ("reconnected", (1, True)),
+        ("disconnected", True),
+        ("terminal", (True, "AuthError")),
+        ("auth_failed", (True, "AuthError")),
+    ]
 
 
 def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 
 from spoolq import Sender, SlotBusyError, StorageError, TimestampNanos
 from spoolq.server import QwpServer
-from spoolq.testing import Script
-from tests.sender.harness import Recorder, numbers
+from spoolq.spool.files import Files
+from spoolq.testing import Drop, Script
+from tests.sender.harness import Recorder, StepClock, frames, numbers, open_sender, publish
 
 NOBODY = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
 
@@ -48,6 +50,52 @@ def test_REC_01_what_was_published_offline_is_sent_by_the_next_sender_and_fsns_g
         sender.wait()
         assert numbers(server) == [0, 1, 2, 3]
         assert [row["s"] for row in server.store.rows("t")] == ["sym-0", "sym-1", "sym-2", "sym-3"]
+
+
+def test_RNG_10_settled_segments_that_cannot_be_removed_are_not_sent_and_a_loss_does_not_make_it_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection begins at the oldest frame that is not acked, after a pause that grows."""
+    remove = Files.unlink
+
+    def unlink(files: Files, path: str) -> None:
+        if path.endswith(".sfa"):
+            raise StorageError(f"cannot remove {path}", errno=errno.EACCES, filename=path)
+        remove(files, path)
+
+    monkeypatch.setattr(Files, "unlink", unlink)
+    keys = (
+        f"sf_dir={tmp_path};sf_max_segment_bytes=120;sf_max_total_bytes=1m;reconnect_initial_backoff_millis=100;"
+        "reconnect_max_backoff_millis=5000;"
+    )
+    clock = StepClock()
+    with QwpServer() as server, open_sender(server, keys, clock=clock) as sender:
+        for number in range(3):
+            publish(sender, number)
+        sender.wait()
+        clock.asleep()
+        server.hold_acks()
+        for number in range(3, 6):
+            publish(sender, number)
+        server.wait_for_rows("t", 6)
+        assert "sf-0000000000000000.sfa" in left_in(tmp_path)
+        server.set_script(Script(no_ack=True, drop=Drop(after_frames=2)))  # the symbols, and a frame
+        server.drop_connections()
+        pauses = []
+        for count in range(2, 7):
+            server.wait_for(lambda count=count: len(server.connections) == count)  # type: ignore[misc]
+            pauses.append(clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1) or 0)
+            if count == 6:
+                server.set_script(Script())
+                server.release_acks()
+            clock.advance(pauses[-1])
+        sender.wait()
+        assert all(base <= pause < 2 * base for base, pause in zip((100, 200, 400, 800, 1_600), pauses, strict=True))
+        sent = frames(server)[1:]
+        assert len(sent) == 6
+        assert [connection[0] for connection in sent] == [3] * 6
+        assert sent[-1] == [3, 4, 5]
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("where", ["q", "q/default"])
