@@ -66,7 +66,7 @@ def test_RNG_10_settled_segments_that_cannot_be_removed_are_not_sent_and_a_loss_
     monkeypatch.setattr(Files, "unlink", unlink)
     keys = (
         f"sf_dir={tmp_path};sf_max_segment_bytes=120;sf_max_total_bytes=1m;reconnect_initial_backoff_millis=100;"
-        "reconnect_max_backoff_millis=5000;"
+        "reconnect_max_backoff_millis=5000;close_flush_timeout_millis=0;"
     )
     clock = StepClock()
     with QwpServer() as server, open_sender(server, keys, clock=clock) as sender:
@@ -83,7 +83,7 @@ def test_RNG_10_settled_segments_that_cannot_be_removed_are_not_sent_and_a_loss_
         server.drop_connections()
         pauses = []
         for count in range(2, 7):
-            server.wait_for(lambda count=count: len(server.connections) == count)  # type: ignore[misc]
+            server.wait_for(lambda count=count: len(server.connections) >= count)  # type: ignore[misc]
             pauses.append(clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1) or 0)
             if count == 6:
                 server.set_script(Script())

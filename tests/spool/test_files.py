@@ -6,6 +6,7 @@ import ast
 import errno
 import fcntl
 import logging
+import mmap
 import os
 import stat
 import subprocess
@@ -123,6 +124,24 @@ def test_fil_01_a_mapping_and_the_file_are_the_same_bytes(files: Files, tmp_path
     assert live_mappings() == before
     with pytest.raises(StorageError, match="closed"):
         files.store(file, mapping, 0, b"x")
+    files.close(file)
+
+
+def test_fil_01_a_sync_begins_and_ends_anywhere_in_the_pages_of_this_system(files: Files, tmp_path: Path) -> None:
+    """msync(2) takes whole pages, whose size is asked of the system; a mapping ends inside one."""
+    page, file = mmap.PAGESIZE, files.create(str(tmp_path / "data"))
+    nbytes = 2 * page + page // 2 + 1
+    files.reserve(file, nbytes)
+    mapping = files.map(file, nbytes)
+    files.populate(file, mapping)
+    for first, last in ((0, 0), (1, page - 1), (page - 1, page), (page, page), (page + 1, 2 * page), (0, nbytes - 1)):
+        files.store(file, mapping, first, b"<")
+        files.store(file, mapping, last, b">")
+        files.sync_mapped(file, mapping, first, last - first + 1)
+        assert files.read(file, last, 1) == mapping.load(last, 1) == b">"
+    files.sync_mapped(file, mapping, nbytes - 1, 1)
+    files.unmap(file, mapping)
+    assert files.size(file) == nbytes, "no page of the mapping made the file longer"
     files.close(file)
 
 
