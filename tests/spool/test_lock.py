@@ -140,9 +140,11 @@ def test_lck_03_a_shared_flock_blocks_and_a_record_lock_does_not(tmp_path: Path)
 
 
 def test_lck_04_a_failing_unlock_still_frees(tmp_path: Path) -> None:
-    held = SlotLock.acquire(FailingFiles(0, only=("unlock",)), str(tmp_path / "s"))
+    files = FailingFiles(0, only=("unlock",))
+    held = SlotLock.acquire(files, str(tmp_path / "s"))
     with pytest.raises(StorageError):
         held.release()
+    assert not files.open_files
     assert _free(tmp_path / "s")
     held.release()
 

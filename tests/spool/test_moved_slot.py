@@ -244,8 +244,8 @@ def test_inv_42_a_spare_that_fails_there_takes_back_no_file_of_another(place: Pl
 def test_inv_27_a_plan_is_not_carried_out_on_somebody_elses_slot(place: Place, monkeypatch: Any) -> None:
     usual().write(place.path)
 
-    def planned(files: Files, slot: str) -> Any:
-        plan = plan_slot(files, slot)
+    def planned(files: Files, slot: str, *how: Any) -> Any:
+        plan = plan_slot(files, slot, *how)
         place.replace()
         return plan
 
@@ -303,8 +303,8 @@ def test_inv_27_a_slot_is_not_set_aside_that_is_somebody_elses(place: Place, mon
     broken().write(place.path)
     seen = []
 
-    def planned(files: Files, slot: str) -> Any:
-        plan = plan_slot(files, slot)
+    def planned(files: Files, slot: str, *how: Any) -> Any:
+        plan = plan_slot(files, slot, *how)
         seen.append(plan.verdict)
         if len(seen) == 2:
             place.replace()
@@ -351,7 +351,7 @@ def test_inv_39_a_drainer_writes_no_note_into_somebody_elses_slot(
     place: Place, write: Callable[[Files, str, str], None]
 ) -> None:
     usual().write(place.path)
-    slot = _Slot(Bench(place.path.parent, "ws::addr=127.0.0.1:1;").setup, ID)
+    slot = _Slot(Bench(place.path.parent, "ws::addr=127.0.0.1:1;").setup, ID, lambda: False)
     slot.take(again=False)
     place.replace()
     with pytest.raises(StorageError, match=FOREIGN):
