@@ -73,6 +73,32 @@ def test_rng_01_rotation_keeps_fsns_contiguous_and_rng_12_bytes_are_counted_exac
     assert store.stats().frames_unacked == 10
 
 
+def test_mgr_06_the_full_queue_is_told_at_most_every_30_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    store, woken = MemoryStore(100, 200), list[None]()
+    store.on_work = lambda: woken.append(None)
+    for _ in range(2):
+        put(store, bytes(60))
+        store.keep(0)
+    assert store.keep_due_millis(0) is None, "full, and nobody waits"
+    for now, told in ((0, 1), (10_000, 1), (29_999, 1), (30_000, 2), (59_999, 2), (60_000, 3)):
+        before = len(woken)
+        assert put(store, bytes(60)) is None
+        assert len(woken) == before + 1, "the keeper hears of it"
+        store.keep(now)
+        assert len(caplog.records) == told
+    assert {record.message for record in caplog.records} == {
+        "the queue in memory is full: 200 of 200 bytes, 2 frames wait for their acknowledgement; appends wait for it"
+    }
+    assert put(store, bytes(60)) is None
+    assert store.keep_due_millis(60_000) == 90_000
+    store.acknowledge(0)
+    assert store.keep_due_millis(90_000) is None, "there is room"
+    assert put(store, bytes(60)) == 2
+    store.keep(200_000)
+    assert len(caplog.records) == 3
+    store.close()
+
+
 def test_rng_06_acknowledge_only_rises_and_stops_at_published() -> None:
     store = MemoryStore(100, 1_000)
     put(store, b"a")

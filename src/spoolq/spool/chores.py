@@ -1,4 +1,4 @@
-"""What the keeper does for a disk store: a list of chores, each tried again when it failed.
+"""What the keeper does for a store: a list of chores, each tried again when it failed.
 
 A chore says when it is due and does one thing.  One that fails is tried again after a second, or what it
 says, and does not stop the others; what failed is logged at most every 5 s, counted, and can be asked for.
@@ -15,6 +15,7 @@ from spoolq.errors import StorageError
 
 _LOG = logging.getLogger("spoolq.spool")
 RETRY_MILLIS: Final = 1_000  # slot.md 4, trim
+FULL_LOG_MILLIS: Final = 30_000  # how often a store says that it is full (behaviour.md 3.4)
 _LOG_MILLIS: Final = 5_000
 
 

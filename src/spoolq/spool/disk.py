@@ -47,7 +47,7 @@ from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, StorageError
 from spoolq.spool import segment_layout as layout
-from spoolq.spool.chores import RETRY_MILLIS, Chore, Chores
+from spoolq.spool.chores import FULL_LOG_MILLIS, RETRY_MILLIS, Chore, Chores
 from spoolq.spool.files import FORBIDDEN, Files
 from spoolq.spool.sealed_reader import SealedReader
 from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
@@ -60,7 +60,6 @@ from spoolq.spool.trim import Trimmer
 
 _LOG = logging.getLogger("spoolq.spool")
 _WATERMARK_DELAY_MILLIS: Final = 100
-_FULL_LOG_MILLIS: Final = 30_000  # behaviour.md, MGR-06
 
 
 def _give_back(files: Files, slot: LiveSlot) -> None:
@@ -141,7 +140,7 @@ class DiskStore(Appender):
                     self._store_watermark,
                     delay_millis=_WATERMARK_DELAY_MILLIS,
                 ),
-                Chore("telling that the slot is full", self._is_full, self._log_full, pause_millis=_FULL_LOG_MILLIS),
+                Chore("telling that the slot is full", self._is_full, self._log_full, pause_millis=FULL_LOG_MILLIS),
             ]
         )
         self.active = active.frames

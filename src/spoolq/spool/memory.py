@@ -13,6 +13,7 @@ In RAM the producer may make a segment itself; the keeper only does so ahead of 
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -21,8 +22,11 @@ from collections.abc import Callable
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, StorageError
+from spoolq.spool.chores import FULL_LOG_MILLIS, Chore, Chores
 from spoolq.spool.segment import Appender, Memory, Room, Run, Segment
 from spoolq.spool.store import StoreStats
+
+_LOG = logging.getLogger("spoolq.spool")
 
 
 class MemoryStore(Appender):
@@ -50,6 +54,11 @@ class MemoryStore(Appender):
         self.active = self._segments[-1]
         self._spare: Segment | None = None
         self._closed = False
+        self._blocked = False  # an append waits for an acknowledgement
+        self._untold = False  # and the log does not say so yet
+        self._chores = Chores(
+            [Chore("telling that the queue is full", self._is_full, self._log_full, pause_millis=FULL_LOG_MILLIS)]
+        )
         self.on_work: Callable[[], None] | None = None
         self.on_synced: Callable[[], None] | None = None
 
@@ -70,12 +79,14 @@ class MemoryStore(Appender):
         if self._closed:
             raise StorageError("the spool is closed")
         with self._lock:
-            if not self._rotate():
-                return None
-            self.active = self._segments[-1]
-            room = self.active.reserve(nbytes)
+            rotated = self._rotate()
+            self._blocked = self._untold = not rotated
+            room: Room | None = None
+            if rotated:
+                self.active = self._segments[-1]
+                room = self.active.reserve(nbytes)
         if self.on_work is not None:
-            self.on_work()  # the spare was used
+            self.on_work()  # the spare was used, or there is something to tell
         return room
 
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
@@ -116,12 +127,16 @@ class MemoryStore(Appender):
             return not self._closed and self.acked_fsn >= self.published_fsn
 
     def keep_due_millis(self, now_millis: int) -> int | None:
-        """At once while there is no spare and the cap takes one; else never."""
-        return now_millis if self._needs_spare() else None
+        """At once while there is no spare and the cap takes one; else when to tell that the cap blocks an append."""
+        return now_millis if self._needs_spare() else self._chores.due_millis(now_millis)
 
     def keep(self, now_millis: int) -> bool:
-        """Prepares the next segment ahead of need.  (An append makes its own when this comes too late.)"""
-        if self.keep_due_millis(now_millis) is not None:
+        """Prepares the next segment ahead of need.  (An append makes its own when this comes too late.)
+
+        One WARN when the cap blocks an append, at most every 30 s (behaviour.md 3.4).
+        """
+        self._chores.run(now_millis)
+        if self._needs_spare():
             made = self._new_segment(0)
             with self._lock:
                 if self._needs_spare():
@@ -171,6 +186,25 @@ class MemoryStore(Appender):
         return (
             self._spare is None and not self._closed and self._allocated() + self._segment_nbytes <= self._total_nbytes
         )
+
+    def _is_full(self) -> bool:
+        return self._blocked and self._untold and not self._closed and not self._may_rotate()
+
+    def _log_full(self) -> bool:
+        with self._lock:
+            self._untold = False
+            allocated, unacked = self._allocated(), self.published_fsn - self.acked_fsn
+        _LOG.warning(
+            "the queue in memory is full: %d of %d bytes, %d frames wait for their acknowledgement; "
+            "appends wait for it",
+            allocated,
+            self._total_nbytes,
+            unacked,
+        )
+        return False
+
+    def _may_rotate(self) -> bool:
+        return self._spare is not None or self._allocated() + self._segment_nbytes <= self._total_nbytes
 
     def _new_segment(self, base: int) -> Segment:
         return Segment(base, self._segment_nbytes, Memory(self._segment_nbytes))
