@@ -15,6 +15,7 @@ from spoolq.server import QwpServer
 from spoolq.testing import Drop, Reject, Script
 from tests.sender.harness import numbers
 from tests.sender.test_on_a_slot import NOBODY, left_in, offline, put
+from tests.spool.slot_maker import read_frames
 
 TINY = "sf_max_segment_bytes=120;sf_max_total_bytes=1m;"  # one small frame a segment
 
@@ -125,6 +126,27 @@ def test_invariant_36_a_loss_in_the_middle_of_a_replay_begins_it_again(tmp_path:
             sender.wait()
         assert sorted(set(numbers(server))) == list(range(30))
         assert len(server.connections) == 5
+
+
+def test_invariant_36_each_replay_begins_at_the_first_unacked_frame(tmp_path: Path) -> None:
+    offline(tmp_path, *((value,) for value in range(30)))
+    frames = read_frames(tmp_path / "default")
+    losses = [Script(no_ack=True, drop=Drop(after_frames=count)) for count in (5, 9, 2, 7)]
+    with QwpServer(script=[Script(ack_every=20), *losses, Script()]) as server:
+        conf = server.conf + "reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=1;"
+        with Sender.from_conf(conf, sf_dir=tmp_path) as sender:
+            assert sender.await_acked_fsn(18, 10_000)  # 20 messages, the first of which is the dictionary
+            server.wait_for_messages(31)
+            assert sender.acked_fsn() == 18
+            server.drop_connections()
+            sender.wait()
+        replays = [connection.messages for connection in server.connections]
+    assert [is_dictionary(messages[0]) for messages in replays] == [True] * 6
+    first, *lost, last = [messages[1:] for messages in replays]
+    unacked = [frames[fsn] for fsn in range(19, 30)]
+    assert first == list(frames.values())
+    assert lost == [unacked[: count - 1] for count in (5, 9, 2, 7)]
+    assert last == unacked
 
 
 def test_invariant_39_a_busy_lock_and_a_stop_leave_no_failed_mark(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import random
 import shutil
 from pathlib import Path
@@ -218,6 +219,40 @@ def test_rng_09_a_segment_that_cannot_be_removed_stays_counted_and_goes_later(tm
     life.check()
 
 
+@pytest.mark.parametrize("nth", range(3))
+def test_invariant_23_a_failed_unlink_in_a_batch_leaves_a_slot_that_opens_and_a_true_budget(
+    tmp_path: Path, nth: int
+) -> None:
+    """The cap is full, three segments are settled, and the nth cannot be removed."""
+    files = FailingFiles(nth, errno.EACCES, count=None, only=("unlink",))
+    life = Life(tmp_path / "slots", total=500)
+    life.sf_dir.mkdir()
+    opened = life.open(files)
+    store = opened.store
+    while life.append(store, opened.symbols):
+        store.keep(0)
+    assert store.published_fsn == 9
+    life.acknowledge(store, 6)
+    for now in (1_000, 2_000, 3_000):
+        store.keep(now)
+        assert "removing acknowledged segments: " in store.stats().trouble
+        made = 0
+        while made < 10 and life.append(store, opened.symbols):
+            made += 1
+        size = sum(path.stat().st_size for path in (life.sf_dir / ID).glob("*.sfa"))
+        assert store.stats().allocated_nbytes == size <= 500, "what could not be removed is counted"
+        image = tmp_path / f"at{now}"
+        shutil.copytree(life.sf_dir, image)
+        Life(image, tried=dict(life.tried), published=dict(life.published), acked=life.acked).check(unsuspicious=True)
+    assert store.published_fsn == 9 + 2 * nth, "room for what was removed, and no more"
+    files.nth = 10**6
+    store.keep(4_000)
+    assert store.stats().trouble == ""
+    assert len(list((life.sf_dir / ID).glob("*.sfa"))) == len(range(6, store.published_fsn, 2)) + 1
+    store.close()
+    life.check()
+
+
 def test_rng_09_at_close_too(tmp_path: Path) -> None:
     files = FailingFiles(0, errno.EACCES, only=("unlink",))
     life = Life(tmp_path, total=800)
@@ -256,6 +291,61 @@ def test_rng_03_rng_04_a_rotation_that_fails_is_an_error_and_the_next_append_tri
     assert life.append(store, opened.symbols)
     store.keep(1_000)
     store.close()
+    life.check()
+
+
+class FailingRotation(RecordingFiles):
+    """While `failing`, the call ``name`` on the file ``path`` reports an error."""
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__()
+        self.failing = False
+        self._call = (name, path)
+
+    def step(self, name: str, path: str, arguments: tuple[Any, ...], act: Any) -> Any:
+        if self.failing and (name, Path(path).name) == self._call:
+            raise StorageError(f"{path}: Input/output error", errno=errno.EIO, filename=path)
+        return super().step(name, path, arguments, act)
+
+
+@pytest.mark.parametrize("drained", [False, True])
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        ("write", "sf-0000000000000002.sfa"),
+        ("sync_mapped", "sf-0000000000000002.sfa"),
+        ("write", "sf-manifest.bin"),
+        ("sync", "sf-manifest.bin"),
+    ],
+)
+def test_rng_03_while_a_rotation_has_failed_the_ring_is_trimmed_and_closed(
+    tmp_path: Path, call: str, path: str, drained: bool
+) -> None:
+    """Nothing is appended behind the failure: trim and close find the slot as it left it."""
+    before = live_mappings()
+    life = Life(tmp_path)
+    files = FailingRotation(call, path)
+    opened = life.open(files, durability="flush")
+    store = opened.store
+    for _ in range(4):  # two full segments
+        store.keep(0)
+        assert life.append(store, opened.symbols)
+    store.keep(0)
+    files.failing = True
+    with pytest.raises(StorageError, match="Input/output error"):
+        life.append(store, opened.symbols)
+    files.failing = False
+    assert store.published_fsn == 3
+    life.acknowledge(store, 2)
+    store.keep(1_000)
+    left = sorted(name.name for name in (tmp_path / ID).glob("*.sfa"))
+    assert left == ["sf-0000000000000001.sfa", "sf-0000000000000002.sfa"], "trimmed"
+    assert store.stats().allocated_nbytes == 200
+    if drained:
+        life.acknowledge(store, 3)
+    store.close()
+    assert files.open_files == {}
+    assert live_mappings() == before
     life.check()
 
 
@@ -324,6 +414,36 @@ def test_mgr_10_the_producer_and_the_reader_make_sync_and_remove_nothing(tmp_pat
     opened_paths = [path for name, path in calls if name in ("open", "close")]
     assert all(path.endswith(".sfa") for path in opened_paths)
     store.close()
+
+
+@pytest.mark.parametrize("count", [1, None])
+@pytest.mark.parametrize("drained", [False, True])
+def test_lck_04_whatever_call_of_close_fails_the_lock_is_free(tmp_path: Path, drained: bool, count: int | None) -> None:
+    """Each call of a close in turn, alone and with all that follow; with ``flush`` it is told to give the sync up."""
+    for durability in ("memory", "flush"):
+        nth = 0
+        while True:
+            directory = tmp_path / f"{durability}{nth}"
+            directory.mkdir()
+            life = Life(directory)
+            files = FailingFiles(10**6, errno.EIO, count=count)
+            opened = life.open(files, durability=durability)
+            store = opened.store
+            for _ in range(5):
+                store.keep(0)
+                assert life.append(store, opened.symbols)
+            life.acknowledge(store, 4 if drained else 2)
+            files.nth = files.seen + nth
+            with contextlib.suppress(StorageError):
+                store.close(sync=False)
+            with (directory / ID / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert files.open_files == {}, files.failed
+            if not files.failed:
+                break
+            life.check()
+            nth += 1
+        assert nth > 10
 
 
 def test_invariant_17_trim_watermark_directory_manifest_unlink_directory(tmp_path: Path) -> None:

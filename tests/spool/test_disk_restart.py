@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from spoolq.errors import StorageError
 from spoolq.spool.disk import DiskStore
@@ -63,7 +70,7 @@ def test_wmk_01_a_restart_after_k_of_n_acks_resends_n_minus_k(tmp_path: Path, co
     opened.store.close()
 
 
-def test_mgr_04_recovered_bytes_count_and_a_slot_above_the_cap_drains(tmp_path: Path) -> None:
+def test_mgr_04_invariant_25_recovered_bytes_count_and_a_slot_above_the_cap_drains(tmp_path: Path) -> None:
     store = reopen(tmp_path, total=1_000).store
     fill(store, 12)
     store.close()
@@ -279,7 +286,7 @@ def test_invariant_18_a_killed_process_loses_no_published_frame(tmp_path: Path, 
 
 
 class SlotModel(RuleBasedStateMachine):
-    """NFR-02: random operations with kills, failing calls and restarts; the slot against a list."""
+    """Random operations with kills, failing calls and restarts; the slot against a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -333,7 +340,13 @@ class SlotModel(RuleBasedStateMachine):
             room.view[:] = b"z" * nbytes
             self.store.abandon(room)
 
-    @rule(step=st.integers(1, 9))
+    @rule(data=st.data(), count=st.integers(2, 8))
+    def publish_some(self, data: st.DataObject, count: int) -> None:
+        """A backlog of several segments."""
+        for _ in range(count):
+            self.publish(data, 30, 0)
+
+    @rule(step=st.sampled_from((1, 2, 3, 5, 9)))
     def acknowledge(self, step: int) -> None:
         assert self.store is not None
         self.store.acknowledge(self.acked + step)
@@ -388,6 +401,5 @@ class SlotModel(RuleBasedStateMachine):
         assert self.store.stats().allocated_nbytes == size <= 700
 
 
-SlotModel.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
-TestNfr02 = SlotModel.TestCase
-TestNfr02.__name__ = "test_nfr_02_random_operations_with_repeated_crashes"
+def test_nfr_02_random_operations_with_repeated_crashes_keep_all_invariants() -> None:
+    run_state_machine_as_test(SlotModel, settings=settings(max_examples=150, stateful_step_count=25, deadline=None))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import struct
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ import pytest
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import FrameTooLarge, SlotBusyError, StorageError
+from spoolq.spool import MemoryStore
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
 from spoolq.spool.mapping import live_mappings
 from spoolq.spool.opening import open_store
 from spoolq.spool.segment import live_native_bytes
 from spoolq.spool.segment_file import StoredSegment
+from spoolq.spool.store import StoreStats
 from tests.spool import slot_maker
 from tests.spool.disk_slot import CREATED, SEGMENT, fill, fresh, names, payload_of, put, replay
+from tests.spool.files_double import RecordingFiles
 
 
 @pytest.fixture
@@ -265,6 +270,44 @@ def test_rng_12_bytes_are_counted_exactly(slot: Path) -> None:
     store.close()
 
 
+def test_rng_12_telling_the_bytes_takes_no_call_and_looks_at_no_segment(slot: Path) -> None:
+    """As many steps of the interpreter for 300 segments as for 3, in files and in RAM."""
+    files = RecordingFiles()
+    disk, ram = fresh(files, slot, total=100_000), MemoryStore(SEGMENT, 100_000)
+    steps: dict[str, list[int]] = {"disk": [], "ram": []}
+    for count in (6, 594):
+        for name, store in (("disk", disk), ("ram", ram)):
+            fill(store, count)
+            store.keep(0)  # the spare
+            files.calls.clear()
+            taken, stats = steps_of(store.stats)
+            steps[name].append(taken)
+            assert files.calls == []
+            assert stats.allocated_nbytes == SEGMENT * (stats.segments + 1)
+    assert disk.stats().segments == ram.stats().segments == 300
+    assert [len(set(found)) for found in steps.values()] == [1, 1], steps
+    disk.close()
+    ram.close()
+
+
+def steps_of(call: Callable[[], StoreStats]) -> tuple[int, StoreStats]:
+    """Lines, calls and returns of Python code while ``call`` runs, and what it gave."""
+    count = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = call()
+    finally:
+        sys.settrace(before)
+    return count, found
+
+
 def test_wmk_the_watermark_record_is_stored_soon_after_an_ack_and_at_close(slot: Path) -> None:
     store, told = fresh(Files(), slot), []
     fill(store, 2)
@@ -344,7 +387,7 @@ def test_mgr_07_a_keeper_and_a_close_at_once(slot: Path) -> None:
         assert slot_maker.read_frames(slot / str(attempt)) == {fsn: payload_of(fsn) for fsn in range(3)}
 
 
-def test_mgr_08_new_files_never_take_a_name_that_is_there(slot: Path) -> None:
+def test_mgr_08_invariant_12_new_files_never_take_a_name_that_is_there(slot: Path) -> None:
     store = fresh(Files(), slot)
     (slot / made_name(1)).write_bytes(b"somebody's")
     with_error = store.keep(0)
