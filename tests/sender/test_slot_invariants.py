@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from spoolq import BackpressureError, Sender, ServerRejection, SlotBusyError
+from spoolq import BackpressureError, Sender, ServerRejection, SlotBusyError, StorageError, TimestampNanos
 from spoolq.qwp.layout import Status
 from spoolq.runtime.clock import Clock
 from spoolq.server import QwpServer
+from spoolq.spool.lock import SlotLock
 from spoolq.testing import Drop, Reject, Script
 from tests.sender.harness import numbers
 from tests.sender.test_on_a_slot import NOBODY, left_in, offline, put
+from tests.spool.files_double import FailingFiles, UnsyncedFiles
 from tests.spool.slot_maker import read_frames
 
 TINY = "sf_max_segment_bytes=120;sf_max_total_bytes=1m;"  # one small frame a segment
@@ -76,6 +80,30 @@ def test_invariant_26_a_terminal_error_ends_the_wait_for_room(tmp_path: Path, mo
             put_many(sender, 10)
         with pytest.raises(ServerRejection):
             sender.close()
+
+
+def test_lck_04_whatever_file_call_of_close_fails_the_lock_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a frame in the slot, and a row that the close itself publishes; each call in turn, with all that follow."""
+    nth = 0
+    while True:
+        files = FailingFiles(10**6, errno.EIO, count=None)
+        folder = tmp_path / str(nth)
+        with monkeypatch.context() as patch:
+            patch.setattr("spoolq.spool.files.Files", lambda *, of=files, **_: of)
+            sender = Sender.from_conf(NOBODY, sf_dir=folder)
+        put(sender, 0)
+        sender.row("t", columns={"n": 1}, at=TimestampNanos(1))
+        files.nth = files.seen + nth
+        with contextlib.suppress(StorageError):
+            sender.close()
+        assert files.open_files == {}, files.failed
+        SlotLock.acquire(UnsyncedFiles(), str(folder / "default")).release()
+        if not files.failed:
+            break
+        nth += 1
+    assert nth > 5
 
 
 def test_invariant_32_a_new_symbol_after_recovery_gets_an_id_of_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from hypothesis.stateful import (
 from spoolq.errors import StorageError
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
+from spoolq.spool.mapping import live_mappings
 from spoolq.spool.opening import OpenedStore, open_store
+from spoolq.spool.segment_file import SegmentFile
 from tests.spool import slot_maker
 from tests.spool.crash_scenario import ID, Life
 from tests.spool.disk_slot import SEGMENT, fill, names, payload_of, put, replay
@@ -216,6 +219,84 @@ def test_mgr_05_a_storm_of_opens_and_closes_ends_at_nothing(tmp_path: Path) -> N
         store.close()
         assert names(tmp_path / ID) == [".lock", ".lock.pid"]
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_mgr_05_a_storm_of_slots_with_their_keepers_ends_at_zero_bytes(tmp_path: Path) -> None:
+    """Four slots at a time are opened, filled, settled and closed, each with a keeper that goes on until the close."""
+    descriptors, mappings = len(os.listdir("/proc/self/fd")), live_mappings()
+    failed: list[BaseException] = []
+
+    def live(folder: Path) -> None:
+        try:
+            folder.mkdir()
+            for round_number in range(25):
+                store = reopen(folder).store
+                keeper = threading.Thread(target=keep_until_closed, args=(store,))
+                keeper.start()
+                fill(store, round_number % 5)
+                store.acknowledge(store.published_fsn)
+                store.close()
+                keeper.join()
+                assert names(folder / ID) == [".lock", ".lock.pid"]
+        except BaseException as error:
+            failed.append(error)
+
+    def keep_until_closed(store: DiskStore) -> None:
+        while not store.closed:
+            store.keep(0)
+
+    lives = [threading.Thread(target=live, args=(tmp_path / str(number),)) for number in range(4)]
+    for life in lives:
+        life.start()
+    for life in lives:
+        life.join()
+    assert failed == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".sfa"] == []
+    assert (len(os.listdir("/proc/self/fd")), live_mappings()) == (descriptors, mappings)
+
+
+def test_mgr_05_a_spare_that_comes_during_the_close_is_closed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The close begins while the keeper makes the file; it waits, and the spare goes with the rest."""
+    files, closing = RecordingFiles(), threading.Event()
+    store = reopen(tmp_path, files).store
+    fill(store, 1)
+    store.acknowledge(0)
+    keep_lock = store._keep_lock
+
+    class ToldLock:
+        """Tells when somebody other than the keeper comes to it."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is closer:
+                closing.set()
+            keep_lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            keep_lock.release()
+
+    def close() -> None:
+        try:
+            store.close()
+        finally:
+            closing.set()  # also when it has not waited
+
+    closer = threading.Thread(target=close)
+    create = SegmentFile.create
+
+    def create_late(*arguments: Any, **named: Any) -> SegmentFile:
+        closer.start()
+        assert closing.wait(10)
+        return create(*arguments, **named)
+
+    monkeypatch.setattr(store, "_keep_lock", ToldLock())
+    monkeypatch.setattr(SegmentFile, "create", create_late)
+    store.keep(0)
+    closer.join()
+    assert ("create", "sf-0000000000000001.sfa") in files.calls
+    assert files.open_files == {}
+    assert names(tmp_path / ID) == [".lock", ".lock.pid"]
 
 
 def test_rng_10_a_start_skips_settled_segments_that_could_not_be_removed(tmp_path: Path) -> None:

@@ -47,6 +47,23 @@ def test_rec_07_invariant_41_calls_grow_with_the_number_of_segments_only(tmp_pat
     assert calls[2] <= 4 * 1024 + 60
 
 
+def test_rec_07_16384_segments_open_in_order_with_as_many_calls_each(tmp_path: Path) -> None:
+    calls = []
+    for count in (1_024, 16_384):
+        directory = tmp_path / str(count) / ID
+        directory.mkdir(parents=True)
+        for number in reversed(range(count)):
+            made = slot_maker.segment(number, [slot_maker.message(None, body=b"x")])
+            (directory / f"sf-{number:016x}.sfa").write_bytes(made)
+        (directory / "sf-manifest.bin").write_bytes(slot_maker.manifest(0, count - 1, 2))
+        files = RecordingFiles()
+        opened = open_slot(files, str(directory.parent), ID)
+        assert [segment.base for segment in opened.chain] == list(range(count))
+        opened.close()
+        calls.append(len(files.calls))
+    assert calls[1] - calls[0] <= 4 * (16_384 - 1_024)
+
+
 def max_open(calls: list[tuple[str, str]]) -> int:
     """Most files that were open at a time."""
     now = most = 0

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import questdb
 
+from spoolq import Sender
 from spoolq.errors import SlotBusyError
+from spoolq.server import QwpServer
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
 from spoolq.spool.opening import open_store
@@ -141,6 +143,21 @@ def test_rec_09_slots_of_a_killed_official_client_are_recovered_and_go_on_in_bot
     assert delivered[: len(before)] == list(before.values())
     assert len(delivered) == len(before) + 1
     assert recover(tmp_path)[1].fresh, "drained by the peer"
+
+
+def test_rec_09_our_sender_delivers_what_a_killed_official_client_left(tmp_path: Path) -> None:
+    assert _killed_writer(tmp_path, segment=400, rows=50, symbols=5, tables=2) == 49
+    before = slot_maker.read_frames(tmp_path / ID)
+    assert sorted(before) == list(range(50))
+    assert len(list((tmp_path / ID).glob("*.sfa"))) > 5
+    with QwpServer() as server:
+        with Sender.from_conf(server.conf, sf_dir=tmp_path, sender_id=ID) as sender:
+            assert sender.published_fsn() == 49
+            sender.wait()
+        (connection,) = server.connections
+        data = [m for m in connection.messages if m[6:8] != b"\0\0"]
+    assert data == list(before.values())
+    assert not list((tmp_path / ID).glob("*.sfa"))
 
 
 def test_wmk_01_invariant_22_partly_acknowledged_slot_of_the_official_client(tmp_path: Path) -> None:

@@ -334,6 +334,28 @@ def test_invariant_17_settled_segments_go_behind_their_barriers_and_the_active_o
     assert (sorted(prediction.frames), prediction.acked_fsn) == ([5], 4)
 
 
+def test_mgr_04_the_bytes_of_an_adopted_slot_only_fall(tmp_path: Path) -> None:
+    """An adopted slot gets no segment, so what it held is all that it ever takes beside the cap of its adopter."""
+    directory = _many(6, dictionary=True).write(tmp_path / ID)
+    files = RecordingFiles()
+    adopted = _adopt(tmp_path, files)
+    store = _store(adopted)
+    sizes = [_nbytes(directory)]
+    for fsn in range(6):
+        store.acknowledge(fsn)
+        store.keep(fsn * 10_000)
+        sizes.append(_nbytes(directory))
+    one = sizes[-1]
+    assert sizes == [one * count for count in (6, 5, 4, 3, 2, 1, 1)], "the active one goes with the close"
+    adopted.close()
+    assert _nbytes(directory) == 0
+    assert not [call for call in files.calls if call[0] == "create" and call[1].endswith(".sfa")]
+
+
+def _nbytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("*.sfa"))
+
+
 def test_a_backlog_is_trimmed_in_batches(tmp_path: Path) -> None:
     directory = _many(limits.TRIM_SEGMENTS_MAX + 10, dictionary=True).write(tmp_path / ID)
     adopted = _adopt(tmp_path)
@@ -452,7 +474,7 @@ def _runs(root: Path, name: str, all_of_it: bool) -> tuple[Path, dict[int, bytes
 
 @pytest.mark.parametrize("all_of_it", [False, True])
 @pytest.mark.parametrize("name", _FAULTY)
-def test_invariant_27_every_failing_call_loses_nothing_and_frees_the_lock(
+def test_invariant_27_lck_04_every_failing_call_loses_nothing_and_frees_the_lock(
     tmp_path: Path, name: str, all_of_it: bool
 ) -> None:
     nth = 0
@@ -464,6 +486,7 @@ def test_invariant_27_every_failing_call_loses_nothing_and_frees_the_lock(
         if not files.failed:
             break
         assert not files.open_files, files.failed
+        lock.SlotLock.acquire(UnsyncedFiles(), str(directory)).release()
         _judge(directory, frames, settled)
         if any(path.endswith(".sfa") for path in os.listdir(directory)):
             _drain(tmp_path / "root", UnsyncedFiles(), max(frames))  # an undisturbed one ends it
