@@ -61,11 +61,12 @@ def _descriptors() -> dict[str, str]:
 
 
 def _native() -> dict[str, int]:
-    """Live mappings and native bytes by the counters of the modules that hold them, locks that are held, files."""
+    """Live mappings and native bytes by the counters of the modules that hold them, locks that are held, files, handlers."""
     return {
         "mappings of segments": mapping.live_mappings(),
         "bytes of segments": segment.live_native_bytes(),
         "bytes of columns": live_column_bytes(),
+        "handlers of Ctrl-C": int(signal.getsignal(signal.SIGINT) is not signal.default_int_handler),
         "locks of slots": sum(held.held for held in list(lock._held)),
         "files in the working directory": sum(not name.startswith(".") for name in os.listdir()),
     }

@@ -87,8 +87,15 @@ def serve(
 
 def _run(server: QwpServer[Any], as_json: bool) -> None:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _serve_until(stop, server, as_json)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _serve_until(stop: threading.Event, server: QwpServer[Any], as_json: bool) -> None:
     try:
         server.start()
     except OSError as error:
