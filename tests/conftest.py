@@ -61,7 +61,7 @@ def _descriptors() -> dict[str, str]:
 
 
 def _native() -> dict[str, int]:
-    """Live mappings and native bytes by the counters of the modules that hold them, locks that are held, files, handlers."""
+    """What there is of what must not grow: mappings, native bytes, files, locks that are held, a handler of Ctrl-C."""
     return {
         "mappings of segments": mapping.live_mappings(),
         "bytes of segments": segment.live_native_bytes(),
