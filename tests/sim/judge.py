@@ -248,6 +248,10 @@ class Judge:
                 if view.catch_up_handed > view.catch_up:
                     raise Wrong("a dictionary message that was not asked for")
 
+    def has_room_again(self, wire: Wire) -> None:
+        """The socket was full and takes more: that is a sign of life."""
+        self._view_of(wire, "sends").handed_millis = self._now()
+
     def _handed_ping(self, view: View) -> None:
         scenario = self._scenario
         periods = [scenario.keepalive_millis] if scenario.durable else []
@@ -577,6 +581,7 @@ class Judge:
         if self._scenario.durable and not self.lied and not self.durable.issuperset(range(self.acked + 1, fsn + 1)):
             raise Wrong(f"FSN {self.acked + 1} to {fsn} are settled, not all of them are durable")
         self.acked = fsn
+        self._ok_high = max(self._ok_high, fsn)
         self.settled.append(fsn)
         self._patience = [self._scenario.half_open_millis] * 2
         self._may_owe_since_millis = None
@@ -605,6 +610,7 @@ class Judge:
         if fsn != self.acked + 1 or fsn not in self.letters:
             raise Wrong(f"FSN {fsn} is settled without a connection")
         self.acked = self._low = fsn
+        self._ok_high = max(self._ok_high, fsn)
         self.settled.append(fsn)
         self.flight.dropped()
         self._patience = [self._scenario.half_open_millis] * 2
@@ -724,7 +730,7 @@ class Judge:
         question = self._question
         if question is not None and now - question.asked_millis > (self._scenario.decide_millis or 0) + slack:
             raise Wrong("it waits for an answer beyond its time")
-        if question is None and self._budget_left() < -slack:
+        if question is None and timeout_millis != 0 and self._budget_left() < -slack:  # 0: only a look
             raise Wrong("it waits beyond its budget")
         if self.view is not None and self._scenario.half_open_millis:
             self._notices_silence(self.view, now)

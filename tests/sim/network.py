@@ -116,6 +116,7 @@ class Wire:
         self._fin = False
         self._reset = False
         self._server_gone = False
+        self._full = False  # it did not take all that was to be sent
         self.closed = False
 
     # -- the client's socket ---------------------------------------------------------------------
@@ -133,10 +134,14 @@ class Wire:
             raise ConnectionResetError(104, "Connection reset by peer")
         room = self._room_nbytes - self._in_flight
         if room <= 0:
+            self._full = True
             raise BlockingIOError
+        if self._full:
+            self._judge.has_room_again(self)
         count = min(len(data), room)
         if count > 1 and self._rng.random() < 0.1:
             count = 1 + int(self._rng.random() * count)
+        self._full = count < len(data)
         found = self._stream.feed(bytes(data[:count]))
         self._judge.handed(self, count, found)
         self._messages += found

@@ -29,6 +29,7 @@ from tests.sim.servers import Plan, Session, Wal, early
 
 _PORT: Final = 9_000
 _PATIENCE_MILLIS: Final = 200_000  # from the healing on; a cap gap and its pauses fit
+_PATIENCE_OF_BUSY: Final = 30  # times what a server works on a first frame: each connection is waited for longer
 _FRAME_NBYTES: Final = 1 << 20
 _POLICIES: Final = ("terminal", *("retriable", "retriable_other") * 3, *("drop",) * 4)
 _KINDS: Final = {
@@ -417,7 +418,7 @@ class World:
         """Everything is settled, and stayed so for a while."""
         now = self.scheduler.now_millis
         if not (self._producer.done and self._judge.acked == self._store.published_fsn):
-            if now > self._heal_millis + _PATIENCE_MILLIS:
+            if now > self._heal_millis + _PATIENCE_MILLIS + _PATIENCE_OF_BUSY * self._scenario.busy_millis:
                 raise Wrong(f"{self._store.published_fsn - self._judge.acked} frames are not settled for a long time")
             return False
         if self._done_millis is None:
