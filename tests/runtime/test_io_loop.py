@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -49,22 +50,30 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def test_nothing_is_sent_behind_a_close_that_came_with_the_101() -> None:
+def stored(*payloads: bytes) -> MemoryStore:
+    """A store with these frames."""
     store = MemoryStore()
-    room = store.reserve(3)
-    assert room is not None
-    room.view[:] = b"one"
-    store.publish(room)
-    connection = EarlyClose()
+    for payload in payloads:
+        room = store.reserve(len(payload))
+        assert room is not None
+        room.view[:] = payload
+        store.publish(room)
+    return store
 
-    def connect(*_: object) -> Connection:
-        return connection  # type: ignore[return-value]
 
-    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
-    loop = IoLoop(
+def loop_of(
+    machine: Delivery,
+    store: MemoryStore,
+    connect: Callable[..., Any],
+    clock: Clock | None = None,
+    kind: type[IoLoop] = IoLoop,
+    **more: Any,
+) -> IoLoop:
+    """A loop for one endpoint, which tells nobody anything."""
+    return kind(
         machine,
         store,
-        Clock(),
+        clock or Clock(),
         [Endpoint("one", 1)],
         ConnectOptions(),
         catch_up=lambda _: iter(()),
@@ -73,7 +82,19 @@ def test_nothing_is_sent_behind_a_close_that_came_with_the_101() -> None:
         on_report=_nothing,
         on_cap=_nothing,
         connect=connect,
+        **more,
     )
+
+
+def test_nothing_is_sent_behind_a_close_that_came_with_the_101() -> None:
+    store = stored(b"one")
+    connection = EarlyClose()
+
+    def connect(*_: object) -> Connection:
+        return connection  # type: ignore[return-value]
+
+    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
+    loop = loop_of(machine, store, connect)
     try:
         loop.begin(None)
         loop.run_until(lambda: machine.state is State.WAITING)
@@ -112,20 +133,7 @@ def test_ours_4_a_life_that_begins_just_before_the_loop_sleeps_is_seen() -> None
         return connections[-1]  # type: ignore[return-value]
 
     machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
-    loop = _Drowsy(
-        machine,
-        store,
-        clock,
-        [Endpoint("one", 1)],
-        ConnectOptions(),
-        catch_up=lambda _: iter(()),
-        on_settled=_nothing,
-        on_latched=_nothing,
-        on_report=_nothing,
-        on_cap=_nothing,
-        connect=connect,
-        life=life,
-    )
+    loop = loop_of(machine, store, connect, clock, kind=_Drowsy, life=life)
     try:
         loop.begin(None)
         loop.run_until(lambda: len(connections) == 2)
@@ -196,11 +204,7 @@ class _Unhurried(Clock):
 
 def test_29a_an_answer_of_the_resolver_at_the_last_moment_leaves_the_pause_as_it_is() -> None:
     """The time that it had is over in the same round of the loop; that is no end of the pause which follows."""
-    store, clock = MemoryStore(), _Unhurried()
-    room = store.reserve(3)
-    assert room is not None
-    room.view[:] = b"one"
-    store.publish(room)
+    store, clock = stored(b"one"), _Unhurried()
     connected_millis: list[int] = []
 
     def connect(*_: object) -> Connection:
@@ -213,20 +217,7 @@ def test_29a_an_answer_of_the_resolver_at_the_last_moment_leaves_the_pause_as_it
 
     options = DeliveryOptions(endpoints=("one",), decide_millis=1_000, backoff_initial_millis=200)
     machine = Delivery(options, store, Random(1))
-    loop = IoLoop(
-        machine,
-        store,
-        clock,
-        [Endpoint("one", 1)],
-        ConnectOptions(),
-        catch_up=lambda _: iter(()),
-        on_settled=_nothing,
-        on_latched=_nothing,
-        on_report=_nothing,
-        on_cap=_nothing,
-        ask=ask,
-        connect=connect,
-    )
+    loop = loop_of(machine, store, connect, clock, ask=ask)
     try:
         loop.begin(None)
         loop.run_until(lambda: len(connected_millis) == 2)
@@ -264,12 +255,7 @@ class Scripted(Silent):
 
 def test_what_came_in_one_piece_is_told_before_a_send_that_it_leads_to_can_fail() -> None:
     """Behind a loss an answer lets frames out; the next answers of the same read would be lost with that send."""
-    store = MemoryStore()
-    for payload in (b"one", b"two", b"three", b"four"):
-        room = store.reserve(len(payload))
-        assert room is not None
-        room.view[:] = payload
-        store.publish(room)
+    store = stored(b"one", b"two", b"three", b"four")
     connections = [
         Scripted(1, [_ok(0), link.Lost("reset")]),
         Scripted(1, [_ok(0), _ok(1), link.Lost("reset")]),
@@ -279,19 +265,7 @@ def test_what_came_in_one_piece_is_told_before_a_send_that_it_leads_to_can_fail(
         return connections.pop(0)  # type: ignore[return-value]
 
     machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
-    loop = IoLoop(
-        machine,
-        store,
-        Clock(),
-        [Endpoint("one", 1)],
-        ConnectOptions(),
-        catch_up=lambda _: iter(()),
-        on_settled=_nothing,
-        on_latched=_nothing,
-        on_report=_nothing,
-        on_cap=_nothing,
-        connect=connect,
-    )
+    loop = loop_of(machine, store, connect)
     try:
         loop.begin(None)
         loop.run_until(lambda: not connections and machine.state is not State.CONNECTED)
