@@ -16,6 +16,7 @@ from spoolq.qwp.layout import Status
 from spoolq.runtime.drainer import Drainer
 from spoolq.runtime.drainers import CAP_GAPS_MIN, drain_setup
 from spoolq.server import QwpServer
+from spoolq.spool import sentinels
 from spoolq.spool.dead_letters import DeadLetters
 from spoolq.spool.files import File, Files
 from spoolq.spool.lock import SlotLock
@@ -220,6 +221,33 @@ def test_orp_05_a_terminal_verdict_on_a_frame_gives_the_slot_up(tmp_path: Path) 
         again.work()
         assert numbers(server) == [1, 2], "what was acknowledged is not sent again"
     assert again.outcome == "success"
+
+
+def test_orp_05_an_outcome_is_shown_when_its_note_is_written_and_the_slot_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who has seen "failed" looks into the slot, or takes it, the next moment."""
+    offline(tmp_path, (0,))
+    seen: list[str | None] = []
+    write, release = sentinels.write_failed, SlotLock.release
+
+    def written(files: Files, slot: str, text: str) -> None:
+        seen.append(bench.outcome)
+        write(files, slot, text)
+        seen.append(bench.outcome)
+
+    def released(lock: SlotLock) -> None:
+        seen.append(bench.outcome)
+        release(lock)
+
+    with QwpServer(script=Script(reject=(Reject(1, Status.SCHEMA_MISMATCH, "no"),))) as server:
+        bench = Bench(tmp_path, server)
+        monkeypatch.setattr(sentinels, "write_failed", written)
+        monkeypatch.setattr(SlotLock, "release", released)
+        bench.work()
+    assert len(seen) >= 3
+    assert set(seen) == {None}
+    assert bench.outcome == "failed"
 
 
 def test_orp_05_a_damaged_slot_is_given_up_as_it_was(tmp_path: Path) -> None:

@@ -223,8 +223,9 @@ def test_SPL_05_close_leaves_such_a_row_in_the_slot_for_the_next_sender(server: 
 
 
 def test_SPL_05_a_published_frame_above_the_new_cap_is_not_sent_there_and_kept(server: QwpServer, caplog) -> None:
-    server.set_script([Script(), Script(cap_nbytes=20_000), Script(cap_nbytes=20_000), Script()])
-    with open_sender(server) as sender:
+    server.set_script([Script(), Script(cap_nbytes=20_000)])
+    listener = Recorder()
+    with open_sender(server, listener=listener) as sender:
         publish(sender, 0)
         sender.wait()
         server.refuse_new(503)
@@ -234,6 +235,8 @@ def test_SPL_05_a_published_frame_above_the_new_cap_is_not_sent_there_and_kept(s
         sender.flush()
         publish(sender, 3)
         server.accept_new()
+        listener.wait_for(lambda event: event.kind == "disconnected" and "at most 20000" in event.cause)
+        server.set_script(Script())
         sender.wait()
     assert numbers(server) == [0, 1, 2, 3]
     for record in server.connections:

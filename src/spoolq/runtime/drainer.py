@@ -192,6 +192,7 @@ class Drainer:
         self._rng = rng
         self._slot = _Slot(setup, name, self._must_stop)
         self._life: DrainLife | None = None
+        self.outcome: Outcome | None = None  # how the life ended; known once the note is written and the slot let go
         self._machine: Delivery | None = None
         self._attempts_told = 0
         self._cause = ""
@@ -216,6 +217,7 @@ class Drainer:
         self._begin_life()
         self.stop()
         self._tell(life.Stopped())
+        self._conclude()
 
     def forked(self) -> None:
         """In a forked child: closes its copies of the descriptors; the parent goes on with its own."""
@@ -227,19 +229,14 @@ class Drainer:
         """A snapshot."""
         slot, story = self._slot, self._life
         published, acked = slot.published_fsn, slot.acked_fsn
-        outcome = None if story is None or story.outcome is None else story.outcome.value
+        outcome = self.outcome
         return DrainerStatus(
             slot=slot.path,
             target_fsn=None if published < 0 else published,
             acked_fsn=None if acked < 0 else acked,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=None if outcome is None else outcome.value,  # type: ignore[arg-type]
             last_error="" if story is None else story.last_error,
         )
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the life ended; None while it goes on."""
-        return None if self._life is None else self._life.outcome
 
     # -- on a drainer's thread -------------------------------------------------------------------
     def work(self) -> int | None:
@@ -248,7 +245,7 @@ class Drainer:
         self._due_millis = None
         if self._must_stop():
             self._tell(life.Stopped())
-            return None
+            return self._conclude()
         try:
             self._attempt()
         except Stopped:  # a large slot is not read to its end when the sender closes
@@ -269,6 +266,11 @@ class Drainer:
             self._let_go()
         if self._must_stop():
             self._tell(life.Stopped())
+        return self._conclude()
+
+    def _conclude(self) -> int | None:
+        """Shows how the life ended, if it did: whoever sees it finds the note there and the slot free."""
+        self.outcome = None if self._life is None else self._life.outcome
         return None if self.outcome is not None else self._due_millis
 
     def _must_stop(self) -> bool:
