@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYX := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: demo test bench backlog torture chaos sim interrupts handovers observed powercut mutants coverage lint build clean coverage-table hostile pythons twins first-half other-half
+.PHONY: demo test bench backlog torture chaos sim interrupts handovers observed powercut mutants coverage lint build clean coverage-table hostile pythons twins stalls first-half other-half
 KILLS ?= 1000
 SECONDS ?= 600
 TURNS ?= 200
@@ -100,6 +100,11 @@ observed: build
 # Some seconds a life; a failure names mode and seed; another one: make powercut SEED=...
 powercut: build
 	$(BIN)/python -m tests.spool.power_cut --lives $(LIVES) --seed $(SEED)
+
+# The suite while one kind of thread at a time is kept from the processor, by SEED: finds tests that need a quick machine.
+STALLED ?= tests/sender tests/runtime tests/link tests/server
+stalls: build
+	STALLS_SEED=$(SEED) $(BIN)/python -m pytest -p tests.stalls $(STALLED)
 
 # The tests under each Python that pyproject.toml declares, a virtual environment each; all of them must be on the machine.
 pythons: build
