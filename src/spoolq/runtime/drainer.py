@@ -234,7 +234,7 @@ class Drainer:
             slot=slot.path,
             target_fsn=None if published < 0 else published,
             acked_fsn=None if acked < 0 else acked,
-            outcome=None if outcome is None else outcome.value,  # type: ignore[arg-type]
+            outcome=None if outcome is None else outcome.value,
             last_error="" if story is None else story.last_error,
         )
 
