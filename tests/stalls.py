@@ -4,10 +4,10 @@
     make stalls SEED=... [STALLED="tests/sender ..."]
 
 A test that is right only when another thread is quick enough passes here and fails on somebody's busy machine.  While
-a test runs, one kind of thread (`KINDS`: the test's own, or the one whose name begins so) is put to sleep at random
-calls of Python functions of this project, for `_NAPS_MILLIS`, at most `_SECONDS_MAX` in a test, so that no honest
-time limit is passed.  Seed and test decide which kind and where, as far as threads can be made to repeat;
-``STALLS_WHO`` fixes the kind.  The kind is in the report of a failed test.
+a test runs, one kind of thread (`KINDS`: those whose names begin so) is put to sleep at random calls of Python
+functions of this project, for `_NAPS_MILLIS`, at most `_SECONDS_MAX` in a test, so that no honest time limit is passed.
+Seed and test decide which kind and where, as far as threads can be made to repeat; ``STALLS_WHO`` fixes the kind.  The
+kind is in the report of a failed test.
 
 It is not part of `make test`: it makes nothing that a busy machine does not, only sooner.
 """
@@ -26,12 +26,13 @@ from typing import Any, Final
 import pytest
 
 KINDS: Final = {
-    "test": "MainThread",
-    "io": "spoolq-io",
-    "server": "spoolq-server",
-    "keeper": "spoolq-keeper",
-    "dispatcher": "spoolq-d",
-    "drainer": "spoolq-drainer",
+    "test": ("MainThread",),
+    "io": ("spoolq-io",),
+    "server": ("spoolq-server",),
+    "keeper": ("spoolq-keeper",),
+    "dispatcher": ("spoolq-errors", "spoolq-connections", "spoolq-progress", "spoolq-policy"),
+    "drainer": ("spoolq-drainer",),
+    "caller": ("Thread-", "spoolq-open", "spoolq-close"),  # the tests' own calls beside; what a call has done aside
 }
 _NAPS_MILLIS: Final = (1, 5, 20, 60)
 _ONE_OF: Final = 40  # calls
@@ -41,7 +42,7 @@ _PLACES: Final = (os.sep + "spoolq" + os.sep, os.sep + "tests" + os.sep)
 
 class _Staller:
     def __init__(self, who: str, rng: Random) -> None:
-        self._name = KINDS[who]
+        self._names = KINDS[who]
         self._rng = rng
         self._left = _SECONDS_MAX
 
@@ -49,7 +50,7 @@ class _Staller:
         if event not in ("call", "return") or self._left <= 0:
             return
         thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]  # one that begins has no name
-        if thread is None or not thread.name.startswith(self._name):
+        if thread is None or not thread.name.startswith(self._names):
             return
         if not any(place in frame.f_code.co_filename for place in _PLACES):
             return
