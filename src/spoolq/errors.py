@@ -180,7 +180,8 @@ class ServerRejection(SpoolqError):
 
     Attributes (behaviour.md 6.3): ``category`` and ``policy`` (names), ``status`` (wire byte or
     None), ``server_text`` (at most 1,024 bytes of UTF-8), ``message_sequence`` (position on that
-    connection, or None), ``from_fsn`` and ``to_fsn`` (the frames concerned).
+    connection, or None), ``from_fsn`` and ``to_fsn`` (the frames concerned), ``tables`` (names of the tables these have
+    rows of, at most 100; empty when no frame was refused or it could not be looked at).
     """
 
     code_name = "ServerRejection"
@@ -196,6 +197,7 @@ class ServerRejection(SpoolqError):
         message_sequence: int | None = None,
         from_fsn: int = -1,
         to_fsn: int = -1,
+        tables: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.category = category
@@ -205,6 +207,7 @@ class ServerRejection(SpoolqError):
         self.message_sequence = message_sequence
         self.from_fsn = from_fsn
         self.to_fsn = to_fsn
+        self.tables = tables
 
 
 class DeliveryTimeout(SpoolqError, TimeoutError):

@@ -81,8 +81,9 @@ class ErrorEvent:
     ``slot_unreplayable``: the slot is kept under another name and a fresh one was begun).
     ``status`` and ``message_sequence`` (its position on that connection, from 0) are None when no
     server's answer caused it.
-    ``from_fsn`` to ``to_fsn`` are the frames concerned.  ``text`` is the server's, at most 1,024
-    bytes; it may quote the data.  ``when`` is UTC.
+    ``from_fsn`` to ``to_fsn`` are the frames concerned, ``tables`` the names of the tables these have rows
+    of, at most 100 (empty when no frame was refused, or it could not be looked at: it was settled already).
+    ``text`` is the server's, at most 1,024 bytes; it may quote the data.  ``when`` is UTC.
 
     ``applied_policy`` and ``message`` are the official client's names of ``policy`` and ``text``.
     """
@@ -95,6 +96,7 @@ class ErrorEvent:
     from_fsn: int
     to_fsn: int
     when: datetime
+    tables: tuple[str, ...] = ()
 
     @property
     def applied_policy(self) -> SenderErrorPolicy:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spoolq.columns import ColumnType, SymbolTable
 from spoolq.columns.convert import designated
-from spoolq.qwp.decode import Dictionary, decode
+from spoolq.qwp.decode import Dictionary, decode, table_names
 from spoolq.qwp.stored import as_read
 from spoolq.values import TimestampMicros
 from tests.columns.bodies import BODIES, Body
@@ -136,6 +136,7 @@ def test_many_tables_late_columns_and_dictionary_deltas_come_back(
         message = body.message(rows, gorilla=gorilla)
         assert len(message) - 12 <= rows.nbytes
         found = decode(message, dictionary)
+        assert list(table_names(message)) == [table.name for table in found.tables], "and it needs no dictionary"
         assert found.delta_start == symbols.published_count
         symbols.published_count = len(symbols)
         assert decoded(found) == model.expected()

@@ -75,7 +75,8 @@ class Latch:
 class ServerErrorEvent:
     """A rejection, or what ended the sender; the fields of behaviour.md 6.3.
 
-    ``status`` and ``message_sequence`` are None where no answer of the server was the cause.
+    ``status`` and ``message_sequence`` are None where no answer of the server was the cause.  ``tables``: of which
+    tables the refused frames have rows, as far as they could be looked at.
     """
 
     category: str
@@ -85,6 +86,7 @@ class ServerErrorEvent:
     message_sequence: int | None
     from_fsn: int
     to_fsn: int
+    tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

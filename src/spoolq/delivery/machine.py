@@ -81,7 +81,7 @@ from spoolq.delivery.durable import DurableAcks, SeqTxns, TooManyTables, joined
 from spoolq.delivery.events import Event, FailureKind
 from spoolq.delivery.groups import Groups
 from spoolq.delivery.hosts import Hosts, HostState
-from spoolq.delivery.options import DeliveryOptions, FrameLog
+from spoolq.delivery.options import DeliveryOptions, FrameLog, TablesOf
 from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
 from spoolq.delivery.policy import Refusal
@@ -118,9 +118,12 @@ class Delivery:
     answers of that kind and how often they settled something; ``acked_txns`` and ``durable_txns``.
     """
 
-    def __init__(self, options: DeliveryOptions, log: FrameLog, rng: Random) -> None:
+    def __init__(
+        self, options: DeliveryOptions, log: FrameLog, rng: Random, tables_of: TablesOf = lambda *_: ()
+    ) -> None:
         self._options = options
         self._log = log
+        self._tables_of = tables_of
         self._hosts = Hosts(len(options.endpoints))
         self._backoff = Backoff(options.backoff_initial_millis, options.backoff_max_millis, rng)
         self._poison = PoisonDetector(options.max_frame_rejections, options.poison_window_millis)
@@ -561,14 +564,17 @@ class Delivery:
             return
         # Nothing but the very frame that was named may be dropped, with an OK for all before it; no part of a group.
         exact = named == fsn == self._answered + 1 and fsn <= self._wire.sent_fsn and first == commit
-        refusal = self._refusal_of(rejection, fsn, fsn, droppable=exact and self._options.can_drop)
+        tables = self._tables_of(fsn) if fsn > self._acked else ()
+        refusal = self._refusal_of(rejection, fsn, fsn, tables, droppable=exact and self._options.can_drop)
         if fsn <= self._acked:
             self._actions.append(Report(refusal.event(refusal.policy)))
         else:
             self._refused(refusal)
 
-    def _refusal_of(self, rejection: ErrorFrame, first: int, last: int, *, droppable: bool = False) -> Refusal:
-        return Refusal.of(rejection, self._options.policies, first, last, droppable=droppable)
+    def _refusal_of(
+        self, rejection: ErrorFrame, first: int, last: int, tables: tuple[str, ...] = (), *, droppable: bool = False
+    ) -> Refusal:
+        return Refusal.of(rejection, self._options.policies, first, last, tables, droppable=droppable)
 
     def _refused(self, refusal: Refusal) -> None:
         """Does what the policy says, or asks the resolver first."""
@@ -592,17 +598,15 @@ class Delivery:
         return refusal
 
     def _refusal_text(self, refusal: Refusal) -> str:
-        frames = verdicts.frames(refusal.first_fsn, refusal.last_fsn)
+        frames = verdicts.frames(refusal.first_fsn, refusal.last_fsn, refusal.tables)
         return f"{frames} refused: {verdicts.refusal(refusal.category, refusal.rejection)}"
 
     def _apply(self, refusal: Refusal, chosen: str) -> None:
         """What the policy says."""
         rejection, text = refusal.rejection, self._refusal_text(refusal)
         if chosen == policy.TERMINAL:
-            first, last = refusal.first_fsn, refusal.last_fsn
-            self._fail(
-                verdicts.rejected(self._name, refusal.category, rejection, first, last, stored=self._options.stored)
-            )
+            frames = refusal.first_fsn, refusal.last_fsn, refusal.tables
+            self._fail(verdicts.rejected(self._name, refusal.category, rejection, *frames, stored=self._options.stored))
             return
         if chosen == policy.DROP and refusal.first_fsn > self._acked + 1:
             self._held = refusal.first_fsn
@@ -635,7 +639,8 @@ class Delivery:
 
     def _not_saved(self, why: str, full: bool) -> None:
         refusal = self._taken_refusal()
-        self._fail(verdicts.not_saved(self._name, refusal.category, refusal.rejection, refusal.first_fsn, why, full))
+        frame = refusal.rejection, refusal.first_fsn, refusal.tables
+        self._fail(verdicts.not_saved(self._name, refusal.category, *frame, why, full))
 
     def _peer_closed(self, code: int | None, reason: str) -> None:
         text = "the server closed" + (" without a code" if code is None else f" with code {code}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,10 @@ class FrameLog(Protocol):
     @property
     def acked_fsn(self) -> int:
         """Newest settled frame; -1 when none."""
+
+
+# Of which tables the frame with an FSN has rows; empty when that cannot be known.  Never raises.
+TablesOf = Callable[[int], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Refusal:
 
     ``policy`` is what the settings say.  ``droppable``: it names one stored frame, the oldest one, which this
     connection has taken whole, and there is a place for dead letters; else ``drop`` has nothing to drop, and the
-    table's policy counts.
+    table's policy counts.  ``tables``: those that its frames have rows of.
     """
 
     rejection: ErrorFrame
@@ -85,17 +85,25 @@ class Refusal:
     first_fsn: int
     last_fsn: int
     droppable: bool
+    tables: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, rejection: ErrorFrame, overrides: Mapping[str, str], first_fsn: int, last_fsn: int, *, droppable: bool
+        cls,
+        rejection: ErrorFrame,
+        overrides: Mapping[str, str],
+        first_fsn: int,
+        last_fsn: int,
+        tables: tuple[str, ...] = (),
+        *,
+        droppable: bool,
     ) -> Refusal:
         """By the table and the overrides, which count only where the table allows it."""
         category = category_of(rejection.status)
         chosen = overrides.get(category) if category in OVERRIDABLE else None
         if chosen is None or (chosen == DROP and not droppable):
             chosen = _DEFAULT[category]
-        return cls(rejection, category, chosen, first_fsn, last_fsn, droppable)
+        return cls(rejection, category, chosen, first_fsn, last_fsn, droppable, tables)
 
     @property
     def choices(self) -> frozenset[str]:
@@ -108,5 +116,5 @@ class Refusal:
         """For the handlers, with the policy that was applied."""
         said = self.rejection
         return ServerErrorEvent(
-            self.category, chosen, said.status, said.text, said.sequence, self.first_fsn, self.last_fsn
+            self.category, chosen, said.status, said.text, said.sequence, self.first_fsn, self.last_fsn, self.tables
         )

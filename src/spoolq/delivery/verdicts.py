@@ -7,7 +7,7 @@ frames are in a slot and stay there; in memory they end with the sender, and so 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Final
 
 from spoolq.delivery.actions import ServerErrorEvent
@@ -29,9 +29,17 @@ CONNECTION_LOST = "connection-lost-budget-exhausted"
 _PROVIDER: Final = "check the token provider, the callable given as token: it returns the bearer token as a str"
 
 
-def frames(first_fsn: int, last_fsn: int) -> str:
-    """``FSN 3`` or ``FSN 3 to 9``."""
-    return f"FSN {first_fsn}" if last_fsn <= first_fsn else f"FSN {first_fsn} to {last_fsn}"
+_TABLES_TOLD_MAX: Final = 4
+
+
+def frames(first_fsn: int, last_fsn: int, tables: Sequence[str] = ()) -> str:
+    """``FSN 3``, ``FSN 3 to 9``; with the tables of the frame ``FSN 3 (table 'trades')``."""
+    text = f"FSN {first_fsn}" if last_fsn <= first_fsn else f"FSN {first_fsn} to {last_fsn}"
+    if not tables:
+        return text
+    names = ", ".join(f"'{printable(name)}'" for name in tables[:_TABLES_TOLD_MAX])
+    more = f" and {len(tables) - _TABLES_TOLD_MAX} more" if len(tables) > _TABLES_TOLD_MAX else ""
+    return f"{text} (table{'s' * (len(tables) > 1)} {names}{more})"
 
 
 def refusal(category: str, rejection: ErrorFrame) -> str:
@@ -48,29 +56,46 @@ def _way_out(stored: bool, mend: str, skip: str = "") -> str:
 
 
 def rejected(
-    endpoint: str, category: str, rejection: ErrorFrame, first_fsn: int, last_fsn: int, *, stored: bool = True
+    endpoint: str,
+    category: str,
+    rejection: ErrorFrame,
+    first_fsn: int,
+    last_fsn: int,
+    tables: tuple[str, ...] = (),
+    *,
+    stored: bool = True,
 ) -> ServerRejection:
     """A rejection whose policy is terminal."""
     way = _way_out(stored, "correct the table", ", or take it out of its slot by skip_head_frame()")
     return ServerRejection(
-        f"{endpoint} refused {frames(first_fsn, last_fsn)}: {refusal(category, rejection)}; {way}",
+        f"{endpoint} refused {frames(first_fsn, last_fsn, tables)}: {refusal(category, rejection)}; {way}",
         category=category,
         status=rejection.status,
         server_text=rejection.text,
         message_sequence=rejection.sequence,
         from_fsn=first_fsn,
         to_fsn=last_fsn,
+        tables=tables,
     )
 
 
-def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why: str, full: bool) -> ServerRejection:
+def not_saved(
+    endpoint: str,
+    category: str,
+    rejection: ErrorFrame,
+    fsn: int,
+    tables: tuple[str, ...],
+    why: str,
+    full: bool,
+) -> ServerRejection:
     """A rejection whose policy is drop, and no dead letter could be made of the frame (ours.md 22).
 
     ``policy`` of the error stays ``drop`` when the next try may succeed, where the letters were not ``full``.
     """
     return ServerRejection(
-        f"{endpoint} refused FSN {fsn}: {refusal(category, rejection)}; it was to be dropped and could not be saved as "
-        f"a dead letter, so it is kept and would be sent first again: {why}; then open a new sender",
+        f"{endpoint} refused {frames(fsn, fsn, tables)}: {refusal(category, rejection)}; it was to be dropped "
+        f"and could not be saved as a dead letter, so it is kept and would be sent first again: {why}; then open a new "
+        "sender",
         category=category,
         policy="terminal" if full else "drop",
         status=rejection.status,
@@ -78,6 +103,7 @@ def not_saved(endpoint: str, category: str, rejection: ErrorFrame, fsn: int, why
         message_sequence=rejection.sequence,
         from_fsn=fsn,
         to_fsn=fsn,
+        tables=tables,
     )
 
 
@@ -183,6 +209,7 @@ def event_of(error: SpoolqError, first_fsn: int, last_fsn: int) -> ServerErrorEv
                 error.message_sequence,
                 error.from_fsn,
                 error.to_fsn,
+                error.tables,
             )
         case AuthError():
             category = "security_error"

@@ -11,9 +11,9 @@ than the reference server is marked "(Adopt)" in wire.md 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from spoolq import limits
 from spoolq.columns.names import check_column_name, check_table_name, fold
@@ -37,6 +37,7 @@ __all__ = [
     "fold",
     "read_block_head",
     "read_header",
+    "table_names",
 ]
 
 _INT32_MAX: Final = (1 << 31) - 1
@@ -128,9 +129,21 @@ def blocks(
 
 def _tables(reader: Reader, table_count: int, flags: int, dictionary: Dictionary, rows_max: int) -> Iterator[Table]:
     for _ in range(table_count):
-        yield _block(reader, flags, dictionary, rows_max)
+        yield _block(reader, flags, dictionary.texts, rows_max)
     if reader.left:
         raise WireFault(Status.PARSE_ERROR, f"{reader.left} bytes after the last table block")
+
+
+def table_names(message: bytes | memoryview) -> Iterator[str]:
+    """The table of each block, as it stands.  Needs no dictionary: no symbol is looked up.  Raises WireFault."""
+    flags, table_count, reader = read_header(memoryview(message))
+    if flags & layout.FLAG_DELTA_DICTIONARY:
+        reader.varint()
+        for _ in range(reader.varint()):
+            reader.text("symbol dictionary entry")
+    any_symbols = cast(Sequence[str], range(limits.DICTIONARY_ENTRIES_MAX))
+    for _ in range(table_count):
+        yield _block(reader, flags, any_symbols, limits.ROWS_PER_TABLE_MAX).name
 
 
 def read_header(message: memoryview, version: int = limits.PROTOCOL_VERSION) -> tuple[int, int, Reader]:
@@ -171,12 +184,12 @@ def _dictionary_section(reader: Reader, dictionary: Dictionary) -> tuple[int, li
     return start, [reader.text("symbol dictionary entry") for _ in range(count)]
 
 
-def _block(reader: Reader, flags: int, dictionary: Dictionary, rows_max: int) -> Table:
+def _block(reader: Reader, flags: int, symbols: Sequence[str], rows_max: int) -> Table:
     """One block, parsed whole."""
     name, row_count, schema = read_block_head(reader, rows_max)
     table = Table(name, row_count, [])
     for column_name, column_type in schema:
-        table.columns.append(column_data(reader, column_name, column_type, row_count, flags, dictionary.texts))
+        table.columns.append(column_data(reader, column_name, column_type, row_count, flags, symbols))
     return table
 
 

@@ -38,6 +38,7 @@ def error_event(refusal: actions.ServerErrorEvent) -> ErrorEvent:
         refusal.from_fsn,
         refusal.to_fsn,
         datetime.now(UTC),
+        refusal.tables,
     )
 
 

@@ -38,6 +38,7 @@ from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.io_loop import IoLoop
+from spoolq.runtime.refused import tables_of
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool import Run, sentinels
 from spoolq.spool.files import Files
@@ -287,7 +288,8 @@ class Drainer:
             if self._slot.drained:
                 self._clean_up()
                 return
-            machine = self._machine = Delivery(self._setup.delivery, self._slot, self._rng)
+            names = partial(tables_of, self._slot)
+            machine = self._machine = Delivery(self._setup.delivery, self._slot, self._rng, names)
             self._attempts_told = 0
             self._latched = None
         self._deliver(machine)

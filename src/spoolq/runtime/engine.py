@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ from spoolq.runtime.new_life import NewLife
 from spoolq.runtime.progress import Progress
 from spoolq.runtime.publisher import Publisher
 from spoolq.runtime.reentry import calls_under_way
+from spoolq.runtime.refused import tables_of
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
@@ -125,7 +127,8 @@ class Engine:
         self.rows = RowBuffer(self._symbols, max_name_bytes=config.max_name_len)
         if storage.recovery is not None and storage.recovery.set_aside:
             self.reports.slot_set_aside(storage.recovery)
-        self.machine = Delivery(settings.delivery_options(config, self._policies, asks=asks), self.store, Random())
+        options = settings.delivery_options(config, self._policies, asks=asks)
+        self.machine = Delivery(options, self.store, Random(), partial(tables_of, self.store))
         self.publisher = Publisher(
             self.rows,
             self._symbols,

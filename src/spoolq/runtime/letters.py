@@ -115,9 +115,8 @@ class Letters:
                 f"nothing to skip: FSN {error.from_fsn}, which stopped the sender, is settled already and the next is "
                 f"FSN {head}; close this sender and open a new one, which goes on there"
             )
-        event = ServerErrorEvent(
-            error.category, "drop", error.status, error.server_text, error.message_sequence, head, head
-        )
+        said = error.status, error.server_text, error.message_sequence
+        event = ServerErrorEvent(error.category, "drop", *said, head, head, error.tables)
         letter = self.save(event)
         self._store.acknowledge(head)
         _LOG.warning("FSN %d of %s was skipped and is kept as %s", head, kept.directory, letter.path)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from spoolq.delivery import actions
+from spoolq.delivery import actions, verdicts
 from spoolq.errors import SpoolqError
 from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.runtime.decisions import error_event
@@ -126,7 +126,7 @@ class Reports:
             _ERRORS.error("%s%s: %s", stopped, event.category, event.text)
             return
         level = logging.ERROR if event.policy == "terminal" else logging.WARNING
-        frames = f"FSN {event.from_fsn}" + (f" to {event.to_fsn}" if event.to_fsn > event.from_fsn else "")
+        frames = verdicts.frames(event.from_fsn, event.to_fsn, event.tables)
         _ERRORS.log(level, "the server refused %s: %s, %s: %s", frames, event.category, event.policy, event.text)
 
     def _connection(self, event: actions.ConnectionEvent) -> None:
