@@ -78,11 +78,9 @@ def loop_of(
         ConnectOptions(),
         catch_up=lambda _: iter(()),
         on_settled=_nothing,
-        on_latched=_nothing,
-        on_report=_nothing,
         on_cap=_nothing,
         connect=connect,
-        **more,
+        **{"on_latched": _nothing, "on_report": _nothing, **more},
     )
 
 
@@ -273,6 +271,28 @@ def test_what_came_in_one_piece_is_told_before_a_send_that_it_leads_to_can_fail(
     finally:
         loop.close()
         store.close()
+
+
+def test_6_3_an_error_is_told_to_the_handlers_also_when_a_stop_comes_just_behind_its_latch() -> None:
+    """A call raises it, and the caller closes at once."""
+    store, told = MemoryStore(), list[str]()
+
+    def connect(*_: object) -> Connection:
+        raise link.ConnectFailure(link.Kind.AUTH, "who are you", status=401)
+
+    def report(report: actions.Report) -> None:
+        event = report.event
+        told.append(event.kind if isinstance(event, actions.ConnectionEvent) else event.policy)
+
+    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
+    loop = loop_of(machine, store, connect, on_latched=lambda _: loop.stop(), on_report=report)
+    try:
+        loop.begin(None)
+        loop.run()
+    finally:
+        loop.close()
+        store.close()
+    assert told == ["terminal", "auth_failed"]
 
 
 def _ok(sequence: int) -> link.Binary:

@@ -172,10 +172,16 @@ class IoLoop:
         self.run_until(lambda: False)
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Until ``done()``, `stop` or a terminal error."""
+        """Until ``done()``, `stop` or a terminal error.
+
+        What an event leads to is done whole: who sees an error latched and closes at once must not keep it from
+        being told.
+        """
         while not self._stopping and not done():
             if self._pending:
-                self._do(self._pending.pop(0))
+                if isinstance(self._pending[0], actions.Connect):
+                    self._do(self._pending.pop(0))
+                self._drain()
             elif self.machine.state is State.FAILED:
                 return
             else:
