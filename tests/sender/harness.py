@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,22 @@ def publish(sender: Sender, *numbers: int, table: str = "t") -> int:
     fsn = sender.flush_and_get_fsn()
     assert fsn is not None
     return fsn
+
+
+@contextmanager
+def unanswered(server: QwpServer[Any]) -> Iterator[None]:
+    """Inside, the server answers no frame: what a flush leads to, an end of the sender too, comes behind its return."""
+    server.hold_acks()
+    try:
+        yield
+    finally:
+        server.release_acks()
+
+
+def publish_unanswered(server: QwpServer[Any], sender: Sender, *numbers: int) -> int:
+    """`publish` for a frame whose answer may end the sender: the flush is back before that."""
+    with unanswered(server):
+        return publish(sender, *numbers)
 
 
 def numbers(server: QwpServer[Any], table: str = "t") -> list[int]:

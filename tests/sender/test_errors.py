@@ -22,7 +22,7 @@ from spoolq.errors import (
 )
 from spoolq.testing import Answer, QwpServer, Reject, Script
 
-from .harness import Call, Recorder, StepClock, numbers, open_sender, publish, put
+from .harness import Call, Recorder, StepClock, numbers, open_sender, publish, publish_unanswered, put
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_ERR_01_a_terminal_rejection_makes_flush_raise_the_typed_error_with_its_
     handler = Recorder()
     sender = open_sender(server, handler=handler)
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     handler.wait_for()
     with pytest.raises(ServerRejection, match=r"FSN 1.*column n is a DATE") as caught:
         sender.flush()  # with nothing buffered
@@ -56,7 +56,7 @@ def test_ERR_02_every_row_call_raises_it(server: QwpServer) -> None:
     sender = open_sender(server, handler=handler)
     writer = sender.table("t", symbols=["s"], columns=["n"])
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     handler.wait_for()
     at = TimestampMicros(1)
     for call in (
@@ -82,7 +82,7 @@ def test_ERR_05_a_terminal_rejection_is_no_outage_and_causes_no_attempt(server: 
     handler = Recorder()
     sender = open_sender(server, handler=handler)
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     handler.wait_for()
     with pytest.raises(ServerRejection):
         sender.close()
@@ -109,7 +109,7 @@ def test_ERR_06_the_error_is_latched_before_the_handler_runs(server: QwpServer) 
         done.clear()
         server.set_script(Script(reject=(Reject(0, 3, "no"),)))
         sender = open_sender(server, handler=handler)
-        publish(sender, 0)
+        publish_unanswered(server, sender, 0)
         assert done.wait(10)
         assert [type(found) for found in seen] == [ServerRejection, ServerRejection, ServerRejection, bool]
         assert seen[3] is True
@@ -128,7 +128,7 @@ def test_ERR_06_nothing_is_told_before_it_is_latched_everywhere(server: QwpServe
 
     monkeypatch.setattr(engine.reports, "take", take)
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     with pytest.raises(ServerRejection):
         sender.close()
     latched = sender.stats().last_terminal_error
@@ -139,7 +139,7 @@ def test_ERR_06_nothing_is_told_before_it_is_latched_everywhere(server: QwpServe
 def test_ERR_07_a_rejection_logs_one_line_without_a_traceback(server: QwpServer, caplog) -> None:
     sender = open_sender(server)
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     with pytest.raises(ServerRejection):
         sender.close()
     lines = [record for record in caplog.records if record.name == "spoolq.errors"]
@@ -162,18 +162,20 @@ def test_ERR_07_with_a_handler_nothing_is_logged_twice(server: QwpServer, caplog
     handler = Recorder()
     sender = open_sender(server, handler=handler)
     publish(sender, 0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
+    handler.wait_for()
     with pytest.raises(ServerRejection):
         sender.close()
-    handler.wait_for()
     assert not [record for record in caplog.records if record.name == "spoolq.errors"]
 
 
 def test_ERR_07_a_fault_of_the_client_logs_a_traceback_and_ends_the_sender(server: QwpServer, caplog) -> None:
     handler = Recorder()
     sender = open_sender(server, handler=handler)
-    sender._engine.store.run = lambda *_: 1 / 0
+    flushed = threading.Event()
+    sender._engine.store.run = lambda *_: flushed.wait(10) / 0
     publish(sender, 0)
+    flushed.set()
     event = handler.wait_for()
     assert (event.category, event.policy) == ("client_fault", "terminal")
     with pytest.raises(SpoolqError, match="ZeroDivisionError"):
@@ -204,7 +206,7 @@ def test_ERR_08_await_acked_fsn_with_0_raises_a_latched_error(server: QwpServer)
     sender = open_sender(server, handler=handler)
     publish(sender, 0)
     assert sender.await_acked_fsn(0)
-    publish(sender, 1)
+    publish_unanswered(server, sender, 1)
     handler.wait_for()
     for fsn in (0, 1, 2):  # also for one that is acked: the error comes first
         with pytest.raises(ServerRejection):
@@ -400,7 +402,7 @@ def test_a_poisoned_frame_ends_the_sender_and_names_what_was_said(server: QwpSer
     server.set_script(Script(reject=(Reject(0, 6, "always"),)))
     handler = Recorder()
     sender = open_sender(server, "max_frame_rejections=3;poison_min_escalation_window_millis=0;", handler=handler)
-    publish(sender, 0)
+    publish_unanswered(server, sender, 0)
     event = handler.wait_for(lambda event: event.policy == "terminal")
     assert (event.category, event.from_fsn) == ("protocol_violation", 0)
     assert sum(event.policy == "terminal" for event in handler.told) == 1
@@ -414,7 +416,7 @@ def test_broken_framing_is_terminal_and_told_once(server: QwpServer, kind: str) 
     server.set_script(Script(answers=(Answer(0, kind),)))
     handler = Recorder()
     sender = open_sender(server, handler=handler)
-    publish(sender, 0)
+    publish_unanswered(server, sender, 0)
     assert handler.wait_for().category == "protocol_violation"
     with pytest.raises(ServerRejection, match="WebSocket protocol"):
         sender.close()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from spoolq import Sender
+from spoolq.delivery import actions
 from spoolq.errors import AuthError, ConfigError, ServerRejection
 from spoolq.events import ConnectionEvent, ErrorEvent
 from spoolq.runtime.dispatcher import Dispatcher
 from spoolq.testing import Drop, QwpServer, Refuse, Reject, Script
 
-from .harness import Recorder, numbers, open_sender, publish, put, until
+from .harness import Recorder, numbers, open_sender, publish, publish_unanswered, put, until
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_EVT_02_every_kind_of_event_finds_its_state_committed(
     sender = open_sender(server, keys, handler=handler, listener=listener)
     senders.append(sender)
     opened.set()
-    publish(sender, 0)
+    publish_unanswered(server, sender, 0)
     until(lambda: sender.must_close)
     with pytest.raises(AuthError):
         sender.close()
@@ -179,7 +180,9 @@ def test_EVT_02_every_kind_of_event_finds_its_state_committed(
     ]
 
 
-def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServer) -> None:
+def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(
+    server: QwpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hold, entered = threading.Event(), threading.Event()
     told: list[int] = []
 
@@ -191,6 +194,15 @@ def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServ
     count = 40
     server.set_script([*(Script(reject=(Reject(index > 0, 6, f"no {index}"),)) for index in range(count)), Script()])
     sender = open_sender(server, "error_inbox_capacity=16;max_frame_rejections=1000;", handler=handler)
+    reports = sender._engine.reports
+    take = reports.take
+
+    def take_with_the_first_in_hand(report: actions.Report) -> None:
+        take(report)
+        if isinstance(report.event, actions.ServerErrorEvent):
+            assert entered.wait(10)
+
+    monkeypatch.setattr(reports, "take", take_with_the_first_in_hand)
     publish(sender, 0)
     sender.wait()
     stats = sender.stats()
@@ -199,8 +211,8 @@ def test_EVT_03_an_overflowing_inbox_drops_the_oldest_and_counts(server: QwpServ
     while sender.poll_error() is not None:
         polled += 1
     assert polled == 16, "its own ring, with the newest"
-    assert entered.wait(10)
     hold.set()
+    until(lambda: sender.stats().total_error_notifications_delivered == 17)  # close does not wait long for handlers
     sender.close()
     stats = sender.stats()
     assert stats.total_error_notifications_delivered == len(told) == 17, "one in the hands of the handler"
@@ -230,14 +242,16 @@ def test_EVT_03_without_a_handler_the_inbox_is_the_one_of_poll_error(server: Qwp
 
 
 def test_EVT_03_the_connection_inbox_is_bounded_too(server: QwpServer) -> None:
-    hold = threading.Event()
+    hold, entered = threading.Event(), threading.Event()
     told: list[str] = []
 
     def listener(event) -> None:
+        entered.set()
         hold.wait(10)
         told.append(event.kind)
 
     sender = open_sender(server, listener=listener)
+    assert entered.wait(10)
     for _ in range(50):
         before = len(server.connections)
         server.drop_connections()
@@ -245,6 +259,7 @@ def test_EVT_03_the_connection_inbox_is_bounded_too(server: QwpServer) -> None:
     publish(sender, 0)
     sender.wait()
     hold.set()
+    until(lambda: sender.stats().connection_events_delivered == 65)
     sender.close()
     stats = sender.stats()
     assert stats.connection_events_dropped >= 30
@@ -301,7 +316,7 @@ def test_EVT_04_a_handler_that_closes_a_terminal_sender_gets_the_error(server: Q
         done.set()
 
     sender = open_sender(server, handler=handler)
-    publish(sender, 0)
+    publish_unanswered(server, sender, 0)
     assert done.wait(10)
     sender.close()
     assert [type(found) for found in outcomes] == [ServerRejection]
@@ -318,6 +333,7 @@ def test_EVT_05_a_handler_that_raises_is_logged_and_the_next_event_comes(server:
     sender = open_sender(server, handler=handler)
     publish(sender, 0)
     sender.wait()
+    until(lambda: sender.stats().total_error_notifications_delivered == 2)
     sender.close()
     assert told == ["one", "two"]
     assert sender.stats().total_error_notifications_delivered == 2
