@@ -41,13 +41,11 @@ class Store(Appender):
             return None
         return Room(self.active, self.active.append_offset, nbytes, Memory(nbytes + 8), staged=True)
 
-    def _publish_staged(self, room: Room) -> int:
-        assert self.active is not None
+    def _write_staged(self, room: Room) -> None:
         if self.fails:
             raise StorageError("the disk is full")
         room.seal()
         memoryview(self.memory)[room.offset : room.offset + 8 + room.nbytes] = memoryview(room.memory)  # type: ignore[arg-type]
-        return self.active.count_frame(room.nbytes)
 
     def used(self) -> bytes:
         return bytes(self.memory).rstrip(b"\0")
@@ -316,10 +314,9 @@ def _stores() -> list[Any]:
                     return None
                 return body.Room(self.active, self.active.append_offset, nbytes, body.Memory(nbytes + 8), staged=True)
 
-            def _publish_staged(self, room: Any) -> int:
+            def _write_staged(self, room: Any) -> None:
                 room.seal()
                 memoryview(self.memory)[room.offset : room.offset + 8 + room.nbytes] = memoryview(room.memory)
-                return int(self.active.count_frame(room.nbytes))
 
         return OnBody()
 

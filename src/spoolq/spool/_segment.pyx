@@ -461,8 +461,8 @@ cdef class Appender:
     def _reserve_slowly(self, nbytes):
         raise TypeError(f"{type(self).__name__} has no _reserve_slowly for {nbytes} bytes")
 
-    def _publish_staged(self, room):
-        raise TypeError(f"{type(self).__name__} has no _publish_staged for {room.nbytes} bytes")
+    def _write_staged(self, room):
+        raise TypeError(f"{type(self).__name__} has no _write_staged for {room.nbytes} bytes")
 
     def reserve(self, Py_ssize_t nbytes):
         """Room for a payload of ``nbytes``; None while the cap blocks."""
@@ -480,7 +480,12 @@ cdef class Appender:
         cdef int64_t fsn
         if room is not self.room or room.segment is not self.active:
             raise StorageError(STALE)
-        fsn = self._publish_staged(room) if room.staged else room.segment._publish(room)
+        if room.staged:  # counted here, where no signal is looked at: a Ctrl-C finds the frame published or not there
+            room.segment._grow_ends(spoolq_mark_load(&room.segment.frames) + 1)  # what can fail, before it is there
+            self._write_staged(room)
+            fsn = room.segment._count_frame(room.nbytes)
+        else:
+            fsn = room.segment._publish(room)
         self.room = None
         spoolq_mark_store(&self.marks.published, fsn)
         return fsn

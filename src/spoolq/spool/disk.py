@@ -262,9 +262,9 @@ class DiskStore(Appender):
             self._staging = Memory(min(1 << (needed - 1).bit_length(), self._segment_nbytes))
         return self._staging
 
-    def _publish_staged(self, room: Room) -> int:
+    def _write_staged(self, room: Room) -> None:
         try:
-            return self._active_file.append_staged(room)
+            self._active_file.write_staged(room)
         except BaseException:
             # Zeros must follow the last frame before another one does; until then nothing is appended.
             self._dirty_nbytes = max(self._dirty_nbytes, limits.FRAME_HEADER_BYTES + room.nbytes)

@@ -6,7 +6,7 @@
     made.close()                                              sealed: its file stays
 
 Small frames are put together in the mapping, where it gives memory; larger ones, and all of them on
-the plain body, in a buffer that `append_staged` writes (a fresh page costs more than a `pwrite`).
+the plain body, in a buffer that `write_staged` writes (a fresh page costs more than a `pwrite`).
 The CRC is written last, so a frame that was cut short is none.
 
 `sync` proves the frames: after one that failed the next writes again what stands behind the last proof.
@@ -160,14 +160,13 @@ class SegmentFile:
             return self.frames.reserve(nbytes)
         return Room(self.frames, self.frames.append_offset, nbytes, staging, staged=True)
 
-    def append_staged(self, room: Room) -> int:
-        """Writes a staged frame, its CRC last, and counts it; its FSN.  A failure leaves `clear_behind` to do."""
+    def write_staged(self, room: Room) -> None:
+        """Writes a staged frame, its CRC last; it is not counted yet.  A failure leaves `clear_behind` to do."""
         room.seal()
         with memoryview(room.memory) as frame:
             end = limits.FRAME_HEADER_BYTES + room.nbytes
             self._files.write(self.file, room.offset + layout.CRC.size, frame[layout.CRC.size : end])
             self._files.write(self.file, room.offset, frame[: layout.CRC.size])
-        return self.frames.count_frame(room.nbytes)
 
     def clear_behind(self, nbytes: int) -> None:
         """Zeros over what a failed append may have left: that many bytes behind the last frame."""

@@ -236,7 +236,7 @@ class Appender:
     does not goes to the store by the two methods it defines:
 
     - ``_reserve_slowly(nbytes) -> Room | None``: a staged room, or rotate; raises FrameTooLarge;
-    - ``_publish_staged(room) -> int``: write it, `Segment.count_frame`.
+    - ``_write_staged(room)``: store its bytes; it is counted behind that, with no place between for a Ctrl-C.
 
     ``symbols_ahead``: a frame that uses only ids below it needs nothing written ahead; -1 while none can be.
     """
@@ -258,8 +258,8 @@ class Appender:
     def _reserve_slowly(self, nbytes: int) -> Room | None:
         raise TypeError(f"{type(self).__name__} has no _reserve_slowly for {nbytes} bytes")
 
-    def _publish_staged(self, room: Room) -> int:
-        raise TypeError(f"{type(self).__name__} has no _publish_staged for {room.nbytes} bytes")
+    def _write_staged(self, room: Room) -> None:
+        raise TypeError(f"{type(self).__name__} has no _write_staged for {room.nbytes} bytes")
 
     def reserve(self, nbytes: int) -> Room | None:
         """Room for a payload of ``nbytes``; None while the cap blocks."""
@@ -275,7 +275,11 @@ class Appender:
         """Stores the CRC, makes the frame visible, returns its FSN."""
         if room is not self._room or room.segment is not self.active:
             raise StorageError(_STALE)
-        fsn = self._publish_staged(room) if room.staged else room.segment.publish(room)
+        if room.staged:
+            self._write_staged(room)
+            fsn = room.segment.count_frame(room.nbytes)
+        else:
+            fsn = room.segment.publish(room)
         self._room = None
         self.published_fsn = fsn
         return fsn

@@ -260,15 +260,16 @@ class SymbolLog:
         if start < end:
             data += chunk(symbols, start, end)
         if data:
+            count, nbytes = max(end, first), self._nbytes + len(data)
             try:
                 with self._lock:
                     self._changes += 1
                     self._files.write(self._file, self._nbytes, data)
-                    self._nbytes += len(data)
+                    # Both at once, no call between: of entries that are stored and not counted a second copy would follow.
+                    self._nbytes, self.count = nbytes, count
             except BaseException:
                 self.rollback(mark)
                 raise
-            self.count = max(end, first)
         return mark
 
     def rollback(self, mark: Mark) -> None:
