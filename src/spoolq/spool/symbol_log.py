@@ -265,7 +265,7 @@ class SymbolLog:
                 with self._lock:
                     self._changes += 1
                     self._files.write(self._file, self._nbytes, data)
-                    # Both at once, no call between: of entries that are stored and not counted a second copy would follow.
+                    # Both at once, no call between: entries that are stored and not counted would be stored again.
                     self._nbytes, self.count = nbytes, count
             except BaseException:
                 self.rollback(mark)
