@@ -28,7 +28,6 @@ from spoolq.values import Geohash
 from tests.interop.landed import SERVER_NANOS, comparable
 
 DAY_MILLIS = 86_400_000
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,7 +31,6 @@ INT64_MIN = -(1 << 63)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a naive datetime counts as UTC"),
     pytest.mark.filterwarnings("ignore:Naive datetime interpreted as UTC"),
-    pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections"),
 ]
 
 

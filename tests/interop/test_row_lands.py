@@ -51,7 +51,6 @@ INT64_MAX = -INT64_MIN - 1
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a naive datetime counts as UTC"),
     pytest.mark.filterwarnings("ignore:Naive datetime interpreted as UTC"),
-    pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections"),
 ]
 
 

@@ -28,7 +28,6 @@ AT = TimestampNanos(5)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a naive datetime counts as UTC"),
     pytest.mark.filterwarnings("ignore:Naive datetime interpreted as UTC"),
-    pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections"),
 ]
 
 

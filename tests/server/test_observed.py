@@ -20,8 +20,6 @@ from spoolq.server import Answer, Close, Drop, QwpServer, Reject, Script
 from .official import FEW, FOR_EVER, OFF, QUICK, acked, both, connected, never, rejecting, row, send, values
 from .test_acks import durable
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 # --- 2. Rejected frames ----------------------------------------------------------------------------
 
 TERMINAL = {

@@ -26,8 +26,6 @@ from .official import (
     values,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 # --- 1. Connecting ---------------------------------------------------------------------------------
 
 

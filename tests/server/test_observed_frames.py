@@ -21,8 +21,6 @@ from tests.sender.harness import Recorder
 
 from .official import FEW, NEVER_SECONDS, OFF, QUICK, both, connected, never, rejecting, row, send, values
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 # --- 5. Frames -------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,6 @@ from spoolq.qwp.decode import Dictionary, decode
 from spoolq.server import QwpServer
 from spoolq.values import Geohash
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 def write(server: QwpServer[Any], frame: Any, **options: Any) -> None:
     with questdb.Sender.from_conf(server.conf) as sender:
