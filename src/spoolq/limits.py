@@ -95,6 +95,7 @@ SEGMENTS_PER_SLOT_MAX: Final = 1 << 20
 PID_FILE_BYTES_MAX: Final = 64
 DRAINERS_MAX: Final = 256  # threads, each with a connection and some ten descriptors
 ORPHANS_MAX: Final = 1_024  # slots that one sender drains for others (behaviour.md 7.1)
+FORK_WAIT_SECONDS_MAX: Final = 1.0  # for a file that another thread opens or closes just now
 LOCK_TRIES_MAX: Final = 16  # openings of a lock file that was replaced before it was locked
 SET_ASIDE_MAX: Final = 64  # slots renamed to <id>.unreplayable-<N>
 COPY_NUMBER_MAX: Final = 10_000  # copies of one cut place, quarantined files of one name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import errno
 import fcntl
 import logging
@@ -11,8 +12,10 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ import spoolq.spool
 from spoolq import limits
 from spoolq.errors import StorageError
 from spoolq.spool import files as files_module
+from spoolq.spool import fork_gate
 from spoolq.spool import mapping as mapping_module
 from spoolq.spool.files import OPERATIONS, File, Files
 from spoolq.spool.mapping import live_mappings
@@ -439,6 +443,133 @@ def test_frk_03_a_child_has_no_descriptor_of_ours_and_no_number_is_taken_from_ot
     files_module._closing(gone)
     for end in ends:
         os.close(end)
+
+
+class _Window:
+    """Stops the thread that comes to a place, what it opened or closed still on no record, until a fork waits."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self.reached, self.leave = threading.Event(), threading.Event()
+        self.waited = threading.Event()
+        told = self.waited, self.leave
+
+        class Condition(threading.Condition):
+            def wait(self, timeout: float | None = None) -> bool:
+                for event in told:
+                    event.set()
+                return super().wait(timeout)
+
+        patch.setattr(fork_gate, "_condition", Condition())
+
+    def stop_behind(self, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any) -> Any:
+            result = real(*arguments)
+            self._stop()
+            return result
+
+        self._patch.setattr(owner, name, call)
+
+    def stop_before(self, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any) -> Any:
+            self._stop()
+            return real(*arguments)
+
+        self._patch.setattr(owner, name, call)
+
+    def _stop(self) -> None:
+        if not self.reached.is_set():
+            self.reached.set()
+            self.leave.wait(10)
+
+
+def _descriptors_below(folder: Path) -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if path.startswith(str(folder))]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("call", ["open", "close", "directory", "end of directory", "names", "map", "unmap"])
+def test_frk_03_a_fork_waits_for_what_another_thread_opens_or_closes_just_now(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = str(tmp_path / "data")
+    file = files.create(path)
+    files.reserve(file, 10_000)
+    mapping = files.map(file, 10_000)
+    window = _Window(monkeypatch)
+    match call:
+        case "open" | "directory":
+            window.stop_before(files_module, "_opened")
+        case "close" | "end of directory":
+            window.stop_behind(files_module, "_closing")
+        case "names":
+            window.stop_behind(files, "_scandir")
+        case "map":
+            window.stop_behind(files_module, "Mapping")
+        case _:
+            unmap = mapping.close
+            mapping = SimpleNamespace(close=unmap)  # type: ignore[assignment]
+            window.stop_before(mapping, "close")
+    made: list[Any] = []
+    calls: dict[str, Callable[[], Any]] = {
+        "open": lambda: made.append(files.open(path)),
+        "close": lambda: files.close(file),
+        "directory": lambda: files.sync_directory(str(tmp_path)),
+        "end of directory": lambda: files.sync_directory(str(tmp_path)),
+        "names": lambda: files.names(str(tmp_path)),
+        "map": lambda: made.append(files.map(file, 10_000)),
+        "unmap": lambda: files.unmap(file, mapping),
+    }
+
+    def check() -> None:
+        assert _descriptors_below(tmp_path) == []
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+        files.close(files.create(str(tmp_path / "the child's")))
+
+    thread = threading.Thread(target=calls[call])
+    thread.start()
+    assert window.reached.wait(10)
+    try:
+        assert _in_child(check) == ""
+        assert window.waited.is_set()
+    finally:
+        window.leave.set()
+        thread.join(10)
+    if call == "map":
+        files.unmap(file, made.pop())
+    if call != "unmap":
+        files.unmap(file, mapping)
+    if call != "close":
+        made.append(file)
+    for each in made:
+        files.close(each)
+
+
+def test_frk_03_a_fork_waits_neither_for_ever_nor_for_its_own_thread(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a signal handler; and a disk that hangs keeps no process from forking."""
+    window = _Window(monkeypatch)
+    monkeypatch.setattr(window, "_stop", lambda: told.append(_in_child(lambda: None)))
+    window.stop_before(files_module, "_opened")
+    told: list[str] = []
+    files.close(files.create(str(tmp_path / "data")))
+    assert told == [""]
+    assert not window.waited.is_set()
+
+    fork_gate._under_way.add(0)
+    monkeypatch.setattr(limits, "FORK_WAIT_SECONDS_MAX", 0.001)
+    assert _in_child(lambda: None) == ""
+    assert window.waited.is_set()
+    fork_gate._under_way.discard(0)
 
 
 def test_frk_03_what_a_child_still_reads_and_writes_in_a_mapping_is_nobodys(files: Files, tmp_path: Path) -> None:

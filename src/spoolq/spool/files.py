@@ -19,6 +19,7 @@ A `Files` keeps no state but the one WARN about reservation, so threads may shar
 
 A forked child closes its copies of all descriptors that are open here, whoever holds them (ours.md 32): the parent's
 files, and the blocks of those it removes, are its own matter.  A `File` that the child inherited is a closed one.
+The fork waits for what is being opened or closed (`fork_gate`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Final, Literal, NoReturn
 
 from spoolq import limits
 from spoolq.errors import StorageError
+from spoolq.spool.fork_gate import noted
 from spoolq.spool.mapping import Mapping, reserve_blocks
 
 _LOG = logging.getLogger("spoolq.spool")
@@ -202,7 +204,7 @@ class Files:
 
     def close(self, file: File) -> None:
         """Gives the descriptor back, whatever it reports: after an error it is closed, too."""
-        with _naming("close", file.path):
+        with _naming("close", file.path), noted:
             os.close(_closing(file))
 
     # --- read and write ---------------------------------------------------------------------------
@@ -297,15 +299,17 @@ class Files:
     def sync_directory(self, path: str) -> None:
         """Names made, renamed and removed in ``path`` are durable when this returns."""
         with _naming("sync the directory", path):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            directory = _opened(fd, path, os.fstat(fd))
+            with noted:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                directory = _opened(fd, path, os.fstat(fd))
             try:
                 if sys.platform == "darwin":  # its fsync leaves names in the drive's cache, too
                     fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
                 else:
                     os.fsync(fd)
             finally:
-                os.close(_closing(directory))
+                with noted:
+                    os.close(_closing(directory))
 
     def sync_system(self, path: str) -> None:
         """All that the system has not written yet is durable when this returns (sync(2); begun only, on macOS).
@@ -320,12 +324,12 @@ class Files:
     def map(self, file: File, nbytes: int) -> Mapping:
         """The first ``nbytes`` as memory (in the plain body: by reads and writes)."""
         _check_range(file.path, 0, nbytes)
-        with _naming("map", file.path):
+        with _naming("map", file.path), noted:
             return Mapping(file.fd, nbytes)
 
     def unmap(self, file: File, mapping: Mapping) -> None:
         """Takes the mapping away.  Raises BufferError while somebody still reads there."""
-        with _naming("unmap", file.path):
+        with _naming("unmap", file.path), noted:
             mapping.close()
 
     def store(self, file: File, mapping: Mapping, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -359,7 +363,7 @@ class Files:
 
     def names(self, path: str) -> list[str]:
         """Names in a directory, in no order; an error at any entry is an error of the whole (invariant 7)."""
-        with _naming("list", path), self._scandir(path) as entries:
+        with _naming("list", path), noted, self._scandir(path) as entries:
             return [entry.name for entry in entries]
 
     def names_if_there(self, path: str) -> list[str] | None:
@@ -446,7 +450,7 @@ class Files:
         return os.scandir(path)
 
     def _open(self, tried: str, path: str, flags: int) -> File:
-        with _naming(tried, path):
+        with _naming(tried, path), noted:
             # O_NONBLOCK: opening a pipe would wait for its other end
             fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, self._file_mode)
             try:
@@ -461,7 +465,7 @@ class Files:
             except BaseException:
                 os.close(fd)
                 raise
-        return _opened(fd, path, found)
+            return _opened(fd, path, found)
 
 
 def take_back(files: Files, file: File) -> None:
