@@ -66,10 +66,6 @@ cdef class RowBuffer:
     cdef int store(
         self, Table table, Column* column, object name, object encoded, object column_type, object value
     ) except -1
-    cdef int put(self, Column* column, Py_ssize_t row, object value) except -1
-    cdef int put_decimal(self, Column* column, Py_ssize_t row, object unscaled, int scale) except -1
-    cdef int put_geohash(self, Column* column, Py_ssize_t row, object bits, int precision) except -1
-    cdef int put_array(self, Column* column, Py_ssize_t row, object shape, object elements) except -1
     cdef object symbol_id(self, str text, str table, object name)
     cdef int finish(self, Table table, Py_ssize_t count, object at) except -1
     cdef int convert_at(self, Table table, Py_ssize_t count, object at) except -1

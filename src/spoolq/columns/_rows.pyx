@@ -29,6 +29,9 @@ from cpython.datetime cimport (
 )
 from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
+from spoolq.columns._cells cimport (
+    BINARY_T, BOOLEAN_T, DOUBLE_T, LONG_T, NANOS_T, SYMBOL_T, TIMESTAMP_T, VARCHAR_T, put,
+)
 from spoolq.columns._column cimport (
     FIXED, OFFSETS, Column, begin, drop_front, drop_last, ensure, int64_t, keep, pad, put_8, put_bit, put_bytes, put_text,
     put_varint, rescale, take_back, uint64_t,
@@ -38,7 +41,7 @@ from spoolq.columns._table cimport Plan, Table
 from spoolq import limits
 from spoolq.columns import convert, faults, sizes
 from spoolq.columns.names import as_dict, as_names, as_values, check_shape, check_table_name, fold
-from spoolq.columns.types import DECIMALS, SENTINELS, SIGNED_BITS, UNSIGNED_BITS, ColumnType
+from spoolq.columns.types import SENTINELS, ColumnType
 from spoolq.errors import SpoolqError
 
 cdef extern from "Python.h":
@@ -64,30 +67,10 @@ import_datetime()
 cdef PyTypeObject* MICROS = <PyTypeObject*> <PyObject*> TimestampMicros
 cdef PyTypeObject* NANOS = <PyTypeObject*> <PyObject*> TimestampNanos
 
-cdef enum:
-    BOOLEAN_T = 0x01
-    LONG_T = 0x05
-    FLOAT_T = 0x06
-    DOUBLE_T = 0x07
-    SYMBOL_T = 0x09
-    TIMESTAMP_T = 0x0A
-    UUID_T = 0x0C
-    GEOHASH_T = 0x0E
-    VARCHAR_T = 0x0F
-    NANOS_T = 0x10
-    DOUBLE_ARRAY_T = 0x11
-    LONG_ARRAY_T = 0x12
-    BINARY_T = 0x17
-
 cdef int64_t EXACT_DOUBLE = 1 << 53
 cdef int64_t INT64_LOWEST = <int64_t> (<uint64_t> 1 << 63)
 cdef uint64_t DOUBLE_NAN = int.from_bytes(SENTINELS[ColumnType.DOUBLE], "little")
 cdef object REFUSED = faults.Refused
-cdef dict INT_FORMS = {
-    **{int(kind): (bits // 8, True) for kind, bits in SIGNED_BITS.items()},
-    **{int(kind): (bits // 8, False) for kind, bits in UNSIGNED_BITS.items()},
-}
-cdef frozenset DECIMAL_TYPES = frozenset(map(int, DECIMALS))
 
 # What is kept between batches; beyond it, what no row is in goes.
 cdef Py_ssize_t IDLE_TABLES_MAX = 256
@@ -588,6 +571,7 @@ cdef class RowBuffer:
         self, Table table, Column* column, object name, object encoded, object column_type, object value
     ) except -1:
         """A stored form (`convert`), checked; InputError names table and column."""
+        cdef Py_ssize_t before
         try:
             if column.type == 0:
                 self.enter(table, column, column_type, encoded)
@@ -602,93 +586,16 @@ cdef class RowBuffer:
                     raise faults.column_full()
             else:
                 value = convert.fitted(ColumnType(column.type), value)
-            self.put(column, table.row_count, value)
+            pad(column, table.row_count)
+            before = column.data.size + column.text.size
+            if put(column, table.row_count, value):
+                self.rescaled = True
+            if column.storage >= FIXED:
+                self.added += column.data.size + column.text.size - before
         except REFUSED as why:
             raise faults.refused(table.text, name, why) from None
         if convert.reads_as_null(ColumnType(column.type), value):
             self.sentinels.say(table.text, name, value)
-        return 0
-
-    cdef int put(self, Column* column, Py_ssize_t row, object value) except -1:
-        """A stored form that is good in itself; Refused when the column's other values forbid it."""
-        cdef double real
-        cdef float small
-        cdef Py_ssize_t before
-        cdef int kind = column.type
-        pad(column, row)
-        before = column.data.size + column.text.size
-        if kind == BOOLEAN_T:
-            put_bit(column, row, bool(value))
-        elif kind == DOUBLE_T:
-            real = value
-            put_8(column, row, &real if real == real else <double*> &DOUBLE_NAN)
-        elif kind == FLOAT_T:
-            small = <float> (<double> value)
-            put_bytes(column, row, <char*> &small if small == small else <char*> &column.sentinel, 4)
-        elif kind == SYMBOL_T:
-            put_varint(column, row, value)
-        elif column.storage == OFFSETS:
-            put_text(column, row, PyBytes_AS_STRING(value), len(value))
-        elif kind in DECIMAL_TYPES:
-            unscaled, scale = value
-            self.put_decimal(column, row, unscaled, scale)
-        elif kind == GEOHASH_T:
-            bits, precision = value
-            self.put_geohash(column, row, bits, precision)
-        elif kind == DOUBLE_ARRAY_T or kind == LONG_ARRAY_T:
-            shape, elements = value
-            self.put_array(column, row, shape, elements)
-        else:
-            if kind != UUID_T:
-                width, signed = INT_FORMS[kind]
-                value = int(value).to_bytes(width, "little", signed=signed)
-            if len(value) != column.width:
-                raise faults.Refused(f"{len(value)} bytes are no {ColumnType(kind).name}")
-            put_bytes(column, row, PyBytes_AS_STRING(value), column.width)
-        if column.storage >= FIXED:
-            self.added += column.data.size + column.text.size - before
-        return 0
-
-    cdef int put_decimal(self, Column* column, Py_ssize_t row, object unscaled, int scale) except -1:
-        """At the column's scale; all values move to a larger one when this value has it."""
-        cdef Py_ssize_t at
-        kind = ColumnType(column.type)
-        if column.shared and scale > column.shared - 1:
-            for at in range(0, column.data.size, column.width):
-                earlier = int.from_bytes(column.data.data[at : at + column.width], "little", signed=True)
-                convert.rescaled(kind, earlier, column.shared - 1, scale)
-            wire = int(unscaled).to_bytes(column.width, "little", signed=True)
-            begin(column, row, 0)  # the marks of before the rescale: they undo both
-            column.mark_shared = column.shared
-            rescale(column, scale, column.width)
-            self.rescaled = True
-            memcpy(column.data.data + column.data.size, PyBytes_AS_STRING(wire), column.width)
-            column.data.size += column.width
-            column.rows = row + 1
-            return 0
-        if column.shared:
-            unscaled = convert.rescaled(kind, unscaled, scale, column.shared - 1)
-        wire = int(unscaled).to_bytes(column.width, "little", signed=True)
-        put_bytes(column, row, PyBytes_AS_STRING(wire), column.width)
-        if not column.shared:
-            column.shared = scale + 1
-        return 0
-
-    cdef int put_geohash(self, Column* column, Py_ssize_t row, object bits, int precision) except -1:
-        if column.shared:
-            convert.fit_precision(column.shared, precision)
-        column.width = (precision + 7) // 8
-        wire = int(bits).to_bytes(column.width, "little")
-        put_bytes(column, row, PyBytes_AS_STRING(wire), column.width)
-        column.shared = precision
-        return 0
-
-    cdef int put_array(self, Column* column, Py_ssize_t row, object shape, object elements) except -1:
-        if column.shared:
-            convert.fit_dimensions(column.shared, len(shape))
-        wire = b"".join([bytes([len(shape)]), *[int(n).to_bytes(4, "little") for n in shape], elements])
-        put_bytes(column, row, PyBytes_AS_STRING(wire), len(wire))
-        column.shared = len(shape)
         return 0
 
     cdef object symbol_id(self, str text, str table, object name):

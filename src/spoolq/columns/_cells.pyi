@@ -1,0 +1,1 @@
+"""See `_cells.pyx`; nothing of it is for Python."""
