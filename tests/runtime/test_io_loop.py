@@ -295,5 +295,29 @@ def test_6_3_an_error_is_told_to_the_handlers_also_when_a_stop_comes_just_behind
     assert told == ["terminal", "auth_failed"]
 
 
+class Full(Scripted):
+    """The socket takes a run but for its last frame, then nothing."""
+
+    wants_write = True
+
+    def flush(self) -> bool:
+        return False
+
+
+def test_behaviour_4_5_what_is_acknowledged_in_the_middle_of_a_run_counts_as_sent() -> None:
+    store, seen = stored(b"one", b"two", b"three"), []
+    machine = Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1))
+    loop = loop_of(machine, store, lambda *_: Full(1, [_ok(0), _ok(1)]))
+    loop._on_settled = lambda: seen.append((store.acked_fsn, loop.frames_sent))
+    try:
+        loop.begin(None)
+        loop.run_until(lambda: store.acked_fsn == 1)
+    finally:
+        loop.close()
+        store.close()
+    assert seen == [(0, 2), (1, 2)]
+    assert loop.frames_sent == 2, "once, and the last one never was"
+
+
 def _ok(sequence: int) -> link.Binary:
     return link.Binary(responses.build(responses.Ok(sequence)))

@@ -297,6 +297,8 @@ class IoLoop:
         """A run is blocked in the socket: answers are measured against what is really gone."""
         gone = sending[1] - connection.unsent_messages()
         if gone >= sending[0]:
+            self._count_sent(sending[0], gone)
+            self._sending = (gone + 1, sending[1])
             self._tell(events.RunPartlySent(gone))
 
     def _event_of(self, item: link.Inbound) -> events.Event:
