@@ -35,6 +35,8 @@ def test_dlq_01_err_03_the_letter_first_then_the_frame_is_settled_and_told() -> 
     assert only(actions.Settle, found).fsn == 0
     (event,) = server_errors(found)
     assert (event.category, event.policy, event.from_fsn, event.to_fsn) == ("schema_mismatch", "drop", 0, 0)
+    kinds = [type(action) for action in found]
+    assert kinds.index(actions.Report) < kinds.index(actions.Settle), "who has waited for the frame can poll the drop"
     assert not of(actions.Latch, driver.actions)
 
 

@@ -628,13 +628,14 @@ class Delivery:
             self._strike(text, rejection, state, refusal.first_fsn)
 
     def _dropped(self) -> None:
-        """The frame is a dead letter: the log goes on behind it, on a new connection.
+        """The frame is a dead letter: that is told, then it is settled, so that who has waited for it finds the event.
 
-        No progress in the sense of the pauses: a server that refuses everything must not be asked at full speed.
+        The log goes on behind it, on a new connection.  No progress in the sense of the pauses: a server that refuses
+        everything must not be asked at full speed.
         """
         refusal = self._taken_refusal()
-        self._settled(refusal.first_fsn)
         self._actions.append(Report(refusal.event(policy.DROP)))
+        self._settled(refusal.first_fsn)
         self._reconnect(f"{self._refusal_text(refusal)}, dropped", HostState.HEALTHY, ours=True)
 
     def _not_saved(self, why: str, full: bool) -> None:
