@@ -1,6 +1,7 @@
 """A clock that stands still until a test moves it.
 
-Waits on descriptors look at the real ones every millisecond, and at this clock's time.
+Waits on descriptors look at the real ones every millisecond, and at this clock's time.  A wait lasts from when its
+thread has looked at the clock: an `advance` between the look and the wait counts, as where time passes by itself.
 """
 
 from __future__ import annotations
@@ -18,23 +19,32 @@ class ManualClock(Clock):
         self._now_millis = start_millis
         self._lock = threading.Condition()
         self._waits: dict[threading.Condition, int | None] = {}
+        self._looked = threading.local()
 
     def now_millis(self) -> int:
-        return self._now_millis
+        self._looked.millis = now = self._now_millis
+        return now
+
+    def _due_millis(self, timeout_millis: int | None) -> int | None:
+        if timeout_millis is None:
+            return None
+        looked: int = getattr(self._looked, "millis", self._now_millis)
+        return looked + timeout_millis
 
     def wait(self, condition: threading.Condition, timeout_millis: int | None) -> None:
         with self._lock:
-            self._waits[condition] = None if timeout_millis is None else self._now_millis + timeout_millis
+            self._waits[condition] = due = self._due_millis(timeout_millis)
+            is_over = due is not None and due <= self._now_millis
             self._lock.notify_all()
         try:
-            if timeout_millis is None or timeout_millis > 0:
+            if not is_over:
                 condition.wait()
         finally:
             with self._lock:
                 self._waits.pop(condition, None)
 
     def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
-        due = None if timeout_millis is None else self._now_millis + timeout_millis
+        due = self._due_millis(timeout_millis)
         while True:
             ready = poller.poll(1)
             if ready or (due is not None and self._now_millis >= due):
