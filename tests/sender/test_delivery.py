@@ -387,6 +387,7 @@ def test_RCN_04_close_ends_the_pause_before_the_next_attempt() -> None:
     )
     assert (clock.wait_for_poll(lambda timeout: timeout is not None and timeout > 1) or 0) >= 60_000
     began, loop = clock.now_millis(), sender._engine.loop
+    listener.wait_for(lambda event: event.kind == "all_endpoints_unreachable")
     Call(sender.close).outcome()
     assert clock.now_millis() == began, "not a millisecond of it was waited for"
     assert loop is not None

@@ -19,7 +19,7 @@ from spoolq.server import QwpServer
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import Auth, Refuse, Reject, Script
-from tests.sender.harness import TIMEOUT_SECONDS, Recorder, child_environment, free_port, numbers, python
+from tests.sender.harness import TIMEOUT_SECONDS, Recorder, child_environment, free_port, numbers, python, until
 from tests.sender.test_on_a_slot import NOBODY, put
 
 _LOCKS = {".lock", ".lock.pid"}
@@ -53,6 +53,12 @@ def wait_for_outcomes(sender: Sender) -> dict[str, str | None]:
             lambda: not drainers._at_work and all(drainer.outcome for drainer in drainers._all), TIMEOUT_SECONDS
         ), sender.background_drainers()
     return {os.path.basename(status.slot): status.outcome for status in sender.background_drainers()}
+
+
+def keeper_rests(sender: Sender) -> bool:
+    keeper = sender._engine.keeper
+    with keeper._lock:
+        return keeper.without_chore
 
 
 def left_in(root: Path, name: str) -> set[str]:
@@ -113,6 +119,7 @@ def test_orp_03_failed_set_by_hand_is_honoured(tmp_path: Path) -> None:
 def test_orp_04_invariant_39_a_busy_slot_is_skipped_without_failed(tmp_path: Path) -> None:
     with Sender.from_conf(NOBODY, sf_dir=tmp_path, sender_id="alive") as alive:
         put(alive, 1)
+        until(lambda: keeper_rests(alive))  # it makes files of its own
         before = left_in(tmp_path, "alive")
         with QwpServer() as server, open_sender(server, tmp_path) as sender:
             assert wait_for_outcomes(sender) == {"alive": "locked_by_other"}
@@ -142,6 +149,7 @@ def test_orp_05_10_giving_up_writes_the_reason_and_shows_it(tmp_path: Path) -> N
         assert stats.total_server_errors == 0
         put(sender, 3)
         sender.wait()  # the sender itself goes on
+        listener.wait_for()
     assert (tmp_path / "bad" / ".failed").read_text().startswith("sending: ")
     assert sender.poll_error() is None
     assert handler.told == [], "the handlers are the sender's own"
@@ -222,7 +230,8 @@ def test_dua_06_drainers_ask_for_durable_acks_as_their_sender_does(tmp_path: Pat
             server.drop_connections()
             assert wait_for_outcomes(sender) == {"dead": "success"}
         assert numbers(server) == [1, 1]
-        assert all(record.header("X-QWP-Request-Durable-Ack") == "true" for record in server.connections)
+        asked = [record.header("X-QWP-Request-Durable-Ack") for record in server.connections if record.target]
+        assert set(asked) == {"true"}, "close() may have cut the sender's own reconnect before it asked"
 
 
 def test_orp_08_close_lets_a_drainer_finish_and_clean_up(tmp_path: Path) -> None:
@@ -249,6 +258,7 @@ def test_close_stops_a_drainer_that_waits_for_a_silent_server_and_leaves_its_slo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spoolq.runtime.drainers.GRACE_MILLIS", 20)
+    monkeypatch.setattr("spoolq.runtime.drainers.STOP_MILLIS", 10_000)  # half a second is little on a busy machine
     abandon(tmp_path, "dead", 1, 2)
     before = left_in(tmp_path, "dead")
     with QwpServer() as server:
@@ -272,11 +282,13 @@ def test_orp_09_a_drainer_that_cannot_start_closes_the_connected_sender(
 ) -> None:
     for name in ("one", "two"):
         abandon(tmp_path, name, 1)
-    real = threading.Thread.start
+    real, drainers = threading.Thread.start, []
 
     def start(thread: threading.Thread) -> None:
-        if thread.name == "spoolq-drainer-1":
-            raise RuntimeError("can't start new thread")
+        if thread.name.startswith("spoolq-drainer"):
+            drainers.append(thread)  # not by its number: the first may have ended before the second is wanted
+            if len(drainers) == 2:
+                raise RuntimeError("can't start new thread")
         real(thread)
 
     with QwpServer() as server:

@@ -27,7 +27,7 @@ from spoolq.errors import ConfigError, SpoolqError, UnsupportedError
 from spoolq.events import ConnectionEvent, ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.testing import Auth, Drop, QwpServer, Refuse, Reject, Script
 
-from .harness import Recorder, free_port, numbers
+from .harness import Recorder, free_port, numbers, unanswered, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 with warnings.catch_warnings():
@@ -189,12 +189,15 @@ def test_35_a_refusal_reaches_the_handler_and_the_caller_with_its_fields(server:
     handler = Recorder()
     sender = opened(client, server, error_handler=handler)
     put(client, sender, 0)
-    fsn = sender.flush_and_get_fsn()
+    with unanswered(server):
+        fsn = sender.flush_and_get_fsn()
     with pytest.raises(client.QuestDBError) as caught:
         sender.await_acked_fsn(fsn, 5_000)
     assert isinstance(caught.value, client.QuestDBServerRejectionError)
     assert caught.value.code is client.QuestDBErrorCode.ServerRejection
     assert caught.value.in_doubt is False
+    with pytest.raises(client.QuestDBServerRejectionError):
+        sender.flush()  # where the official client calls the handler of what came before the wait began
     for diagnostic in (caught.value.sender_error, handler.wait_for(), sender.poll_error()):
         assert isinstance(diagnostic, client.SenderError)
         assert diagnostic.category is client.SenderErrorCategory.SchemaMismatch
@@ -227,8 +230,8 @@ def test_35_connection_events_have_the_fields(server: QwpServer, client: Any) ->
     year_2020, now = 1_577_836_800_000, datetime.datetime.now(datetime.UTC).timestamp() * 1_000
     assert year_2020 < connected.timestamp_millis <= now + 1
     assert sender.connection_events_dropped == 0
+    until(lambda: sender.connection_events_delivered >= 2 or client is questdb)  # counted when the listener is back
     sender.close()
-    assert sender.connection_events_delivered >= 2 or client is questdb
 
 
 def code_of(client: Any, call: Callable[[], object]) -> str:

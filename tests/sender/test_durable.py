@@ -12,7 +12,7 @@ from spoolq.qwp.responses import DurableAck, Ok, build
 from spoolq.server import Script
 from spoolq.testing import QwpServer
 
-from .harness import Call, Recorder, StepClock, frames, numbers, open_sender, publish
+from .harness import Call, Recorder, StepClock, frames, numbers, open_sender, publish, until
 from .raw_server import BINARY, PING, PONG, RawServer
 
 ON = "request_durable_ack=on;"
@@ -232,6 +232,7 @@ def test_fov_08_a_slow_server_that_answers_is_kept() -> None:
             clock.wait_for_poll(lambda _: loop._heard_millis == clock.now_millis())
         raw.ok(0)
         assert sender.await_acked_fsn(0)
+        listener.wait_for()
         sender.close()
         assert listener.kinds() == ["connected"]
 
@@ -265,6 +266,9 @@ def test_a_progress_handler_that_hangs_holds_nothing_up_and_gets_the_newest(serv
         for number in range(1, 30):
             publish(sender, number)
         sender.wait()
+        waiting = sender._engine.reports._progress
+        assert waiting is not None
+        until(lambda: list(waiting._inbox) == [29])  # it is told behind the acknowledgement that ends the wait
         release(True)
         entered.wait_for(lambda _: len(told) == 2)
     assert told == [0, 29]
