@@ -6,9 +6,12 @@ import struct
 
 import pytest
 
-from spoolq.qwp.responses import DurableAck, Ok
+from spoolq.qwp.layout import Status
+from spoolq.qwp.responses import DurableAck, ErrorFrame, Ok
 from spoolq.server import MemoryStore, QwpServer, Reject, Script, ServerOptions
 from spoolq.server.processor import Processor
+from spoolq.server.schema import Fitted
+from spoolq.server.store import StoreFault
 
 from .raw_client import (
     BINARY,
@@ -237,6 +240,71 @@ def durable(*entries: tuple[str, int]) -> bytes:
     return out
 
 
+class Staging(MemoryStore):
+    """What was appended is lost when a sync fails, as in the SQL store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault: StoreFault | None = None
+        self.staged: dict[str, int] = {}
+        self.synced: dict[str, int] = {}
+        self.failed = 0
+
+    def append(self, table: str, parts: list[Fitted]) -> int:
+        self.staged[table] = super().append(table, parts)
+        return self.staged[table]
+
+    def sync(self) -> None:
+        staged, self.staged = self.staged, {}
+        if self.fault is not None:
+            self.failed += 1
+            raise self.fault
+        self.synced |= staged
+
+    @property
+    def failed_syncs(self) -> int:
+        return self.failed
+
+
+def test_an_early_commit_does_not_cover_a_deferred_frame_without_rows() -> None:
+    with QwpServer(uncommitted_rows_max=0) as server, connect(server) as client:
+        client.send(burst(message(flags=DEFERRED, dictionary=(0, ["a"])), one_row(flags=DEFERRED)))
+        assert client.ping() == []
+        assert server.store.count("t") == 1
+        client.send(burst(EMPTY))
+        assert client.answer() == ok(2, ("t", 1))
+        client.send(burst(one_row(flags=DEFERRED)))
+        assert client.answer() == ok(3, ("t", 2))
+
+
+def test_rows_committed_early_are_synced_before_their_durable_ack() -> None:
+    store = Staging()
+    options = ServerOptions(uncommitted_rows_max=0)
+    processor = Processor(options, store, lambda: 0, durable_ack=True)
+    waits = block("u", 0, ("v", 5, longs()))
+    assert processor.message(message(block("t", 1, ("v", 5, longs(1))), waits, flags=DEFERRED), 0) == []
+    assert processor.flush(0) == [DurableAck((("t", 1),))]
+    assert store.synced == {"t": 1}
+
+
+def test_rows_lost_in_a_sync_of_somebody_else_are_not_acknowledged() -> None:
+    """Committed early, they wait for a sync; the one of another connection fails and takes them along."""
+    store = Staging()
+    options = ServerOptions(uncommitted_rows_max=0)
+    first, second = (Processor(options, store, lambda: 0) for _ in range(2))
+    waits = block("u", 0, ("v", 5, longs()))
+    assert first.message(message(block("t", 1, ("v", 5, longs(1))), waits, flags=DEFERRED), 0) == []
+    assert first.flush(0) == []
+    assert second.message(one_row("x"), 0) == []
+    store.fault = StoreFault("disk full")
+    assert second.flush(0) == [ErrorFrame(Status.INTERNAL_ERROR, 0, "disk full")]
+    store.fault = None
+    (answer,) = first.message(EMPTY, 0)
+    assert isinstance(answer, ErrorFrame)
+    assert (answer.status, answer.sequence) == (Status.INTERNAL_ERROR, 0)
+    assert first.message(one_row(), 0) == first.flush(0) == []
+
+
 ASK = {"X_QWP_Request_Durable_Ack": "true"}
 
 
@@ -254,6 +322,15 @@ class TestDurableAcks:
             assert client.answer() == ok(2, ("t", 2), ("u", 1))
             assert client.answer() == durable(("t", 2), ("u", 1))
             assert client.ping() == []
+
+    def test_there_is_none_for_what_could_not_be_stored(self) -> None:
+        store = Staging()
+        processor = Processor(ServerOptions(), store, lambda: 0, durable_ack=True)
+        assert processor.message(one_row(), 0) == []
+        store.fault = StoreFault("disk full")
+        assert processor.flush(0) == [ErrorFrame(Status.INTERNAL_ERROR, 0, "disk full")]
+        store.fault = None
+        assert processor.flush(0) == []
 
     def test_with_a_delay_it_comes_on_activity_once_it_is_due(self) -> None:
         options = ServerOptions(durable_ack_delay_millis=30)

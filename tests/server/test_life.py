@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from typing import Any
 
@@ -143,6 +144,54 @@ def test_the_record_is_bounded_and_still_counts() -> None:
         kept = server.connections[0].messages + server.connections[0].responses
         assert sum(map(len, kept)) <= 2 * size
         assert server.connections[0].message_count == 5
+
+
+def test_the_record_has_no_holes() -> None:
+    first, large, third = one_row(), one_row("a" * 100), one_row(value=3)
+    with QwpServer(record_nbytes_max=len(first + third) + 30) as server, RawClient(server.port) as client:
+        client.upgrade()
+        for payload in (first, large, third):
+            client.message(payload)
+        server.wait_for_messages(3)
+        assert server.connections[0].messages == [first]
+
+
+def test_a_connection_older_than_the_record_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoolq.server.server._CONNECTIONS_RECORDED_MAX", 2)
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        for n in range(3):
+            with RawClient(server.port) as other:
+                other.upgrade()
+                other.message(one_row())
+                assert other.answer() == ok(0, ("t", n + 1))
+        server.wait_for(lambda: server.connections[-1].closed_by)
+        client.message(one_row())
+        assert client.answer() == ok(0, ("t", 4))
+        found = server.stats()
+        assert (found["connections"], found["connections_open"], found["rows"], found["messages"]) == (4, 1, 4, 4)
+        assert len(server.connections) == 2
+    assert server.stats()["connections_open"] == 0
+
+
+def test_a_client_that_has_said_everything_and_reads_late_is_let_go() -> None:
+    """Its FIN comes while answers wait for it; when it has them, the connection ends: else it were held for ever."""
+    pings = 200 * frame(9, b"x" * 125)
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        client.upgrade()
+        (channel,) = server._loop.channels.values()  # type: ignore[union-attr]
+        channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)  # does not grow any more
+        count = 0
+        while len(channel.outgoing) < 1 << 17:
+            client.send(pings)
+            count += 200
+            server.wait_for(lambda: server.connections[0].pings == count)  # noqa: B023
+        client.socket.shutdown(socket.SHUT_WR)
+        server.wait_for(lambda: channel.is_read_closed)
+        assert len(client.read_to_end()) == 127 * count
+        server.wait_for(lambda: server.connections[0].closed_by == "client_eof")
+        assert server.stats()["connections_open"] == 0
 
 
 def test_held_acks_come_when_they_are_released() -> None:

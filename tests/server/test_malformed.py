@@ -24,6 +24,7 @@ from .raw_client import (
 )
 
 STAMP = ("", 0x0A, longs(1))
+DIFFERING = b"\0" + b"\1" + struct.pack("<i", 0) + b"\2" + struct.pack("<2i", 0, 0)
 BIG = b"\xff" * 8 + b"\x7f"  # 63 bits
 OVER = b"\x80" * 9 + b"\x02"
 BIT_63 = b"\x80" * 9 + b"\x01"
@@ -181,10 +182,16 @@ ROWS: dict[str, tuple[bytes, int, str]] = {
     "product overflow before a zero": (array(1 << 20, 1 << 20, 0), 0x05, "an array of shape (1048576, 1048576, 0)"),
     "elements cut": (array(2, elements=1), 0x05, "array elements: 16 bytes needed, 8 left"),
     "differing dimensions in a column": (
-        column(0x11, b"\0" + b"\1" + struct.pack("<i", 0) + b"\2" + struct.pack("<2i", 0, 0), rows=2),
+        column(0x11, DIFFERING, rows=2),
         0x03,
         "",
     ),
+    "differing dimensions before a cut column": (
+        message(block("t", 2, ("v", 0x11, DIFFERING), ("w", 0x05, b"\0"))),
+        0x05,
+        "column values: 16 bytes needed, 0 left",
+    ),
+    "differing dimensions in a table with a bad name": (message(block("t?", 2, ("v", 0x11, DIFFERING))), 0x06, ""),
     "long array": (array(1, elements=1, code=0x12), 0x09, "long arrays are not supported, only double arrays"),
     "decimal scale": (column(0x13, b"\0\x4d" + bytes(8)), 0x05, "decimal scale 77 above 76"),
     # several faults in one message: block by block, each parsed whole before it is checked

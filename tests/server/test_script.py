@@ -27,7 +27,7 @@ from spoolq.server import (
 from spoolq.server.connection import Connection, Controls
 from spoolq.server.record import Budget, ConnectionRecord
 
-from .raw_client import BINARY, Ended, RawClient, error_of, frame, good_headers, ok, one_row
+from .raw_client import BINARY, DEFER, DELTA, Ended, RawClient, error_of, frame, good_headers, ok, one_row
 from .test_acks import durable
 
 REQUEST = ("\r\n".join(["GET /write/v4 HTTP/1.1", *(f"{k}: {v}" for k, v in good_headers().items()), "", ""])).encode()
@@ -39,12 +39,13 @@ class Machine:
     def __init__(self, script: Script, **options: Any) -> None:
         self.now = 1_000
         self.record = ConnectionRecord(0, Budget(1 << 20))
+        self.controls = Controls()
         self.connection = Connection(
             ServerOptions(**options),
             MemoryStore(),
             script,
             self.record,
-            Controls(),
+            self.controls,
             lambda _: None,
             lambda: 0,
             self.now,
@@ -92,6 +93,13 @@ class TestUpgrade:
             server.wait_for(lambda: server.connections[0].target)
             assert server.drop_connections() == 1
             client.expect_end()
+
+    def test_the_end_in_the_middle_of_a_refusal(self) -> None:
+        script = Script(refuse=Refuse(503, body="not now"), upgrade_nbytes_max=20)
+        with QwpServer(script=script) as server, RawClient(server.port) as client:
+            client.request()
+            assert client.read_to_end() == b"HTTP/1.1 503 Service"
+            assert server.connections[0].closed_by == "server_drop"
 
     def test_something_else_than_http(self) -> None:
         with QwpServer(script=Script(upgrade_raw="SSH-2.0-x\r\n")) as server, RawClient(server.port) as client:
@@ -188,6 +196,20 @@ class TestAcks:
         assert found.startswith(ok_frame(1, ("t", 2)))
         assert error_of(found[len(ok_frame(1, ("t", 2))) + 2 :])[:2] == (0x06, 2)
 
+    def test_out_of_order_and_late(self) -> None:
+        machine = Machine(Script(ack_swapped=True, ack_delay_millis=50)).upgraded()
+        assert machine.put(data(1)) == b""
+        assert machine.at(1_020) == b""
+        assert machine.at(1_069) == b""
+        assert machine.at(1_070) == ok_frame(0, ("t", 1))
+
+    def test_in_steps_a_step_tells_of_the_tables_of_all_its_frames(self) -> None:
+        machine = Machine(Script(ack_every=2)).upgraded()
+        assert machine.put(frame(BINARY, one_row("a"))) == b""
+        assert machine.put(frame(BINARY, one_row("b"))) == ok_frame(1, ("a", 1), ("b", 1))
+        assert machine.put(frame(BINARY, one_row("b"))) == b""
+        assert machine.put(frame(BINARY, one_row("b"))) == ok_frame(3, ("b", 3))
+
     def test_negative(self) -> None:
         assert Machine(Script(ack_negative=True)).upgraded().put(data(1)) == ok_frame(-1, ("t", 1))
 
@@ -207,6 +229,29 @@ def test_what_is_due_goes_out_before_the_close_of_the_program() -> None:
     assert machine.put(data(1)) == ok_frame(0, ("t", 1))
     machine.connection.close(1000, "", 1_030)
     assert machine.connection.take_output(1_030) == b"\x82\x0e" + durable(("t", 1)) + b"\x88\x02\x03\xe8"
+
+
+CLOSED = b"\x88\x02\x03\xe8"
+CLIENT_CLOSE = frame(8, struct.pack(">H", 1000))
+
+
+@pytest.mark.parametrize("acks", [{"ack_delay_millis": 50}, {"ack_swapped": True}])
+@pytest.mark.parametrize("by_client", [False, True])
+def test_what_comes_late_goes_before_a_close_and_nothing_behind_it(acks: dict[str, Any], by_client: bool) -> None:
+    machine = Machine(Script(**acks) if by_client else Script(**acks, close=Close(1))).upgraded()
+    found = machine.put(data(1) + (CLIENT_CLOSE if by_client else b""))
+    assert found + machine.at(1_050) == ok_frame(0, ("t", 1)) + CLOSED
+    machine.connection.release(1_050)
+    assert machine.at(2_000) == b""
+
+
+def test_what_is_held_does_not_come_behind_a_close() -> None:
+    machine = Machine(Script()).upgraded()
+    machine.controls.acks_held = True
+    assert machine.put(data(1) + CLIENT_CLOSE) == CLOSED
+    machine.controls.acks_held = False
+    machine.connection.release(1_000)
+    assert machine.at(2_000) == b""
 
 
 def test_an_error_beyond_what_was_sent() -> None:
@@ -235,6 +280,32 @@ class TestAnswers:
         assert machine.put(data(2)) == ok_frame(1, ("t", 2))
         assert machine.put(data(1)) == expected
         assert machine.put(data(1)) == ok_frame(3, ("t", 4))
+
+    @pytest.mark.parametrize(
+        ("kind", "payloads"),
+        [
+            ("garbage", [b"\xff"]),
+            ("empty", [b""]),
+            ("trailing", [ok(0) + b"\0"]),
+            ("text", []),
+            ("masked", [ok(0)]),
+            ("fragmented", [ok(0)]),
+            ("rsv", [ok(0)]),
+            ("non_minimal", [ok(0)]),
+            ("durable", [durable(("t", 1)), ok(0)]),
+            ("close_1", []),
+            ("half", []),
+            ("long_text", [b"\x06" + bytes(8) + struct.pack("<H", 1_025) + b"x" * 1_025]),
+        ],
+    )
+    def test_odd_responses_are_recorded_when_they_are_whole_binary_frames(
+        self, kind: Any, payloads: list[bytes]
+    ) -> None:
+        machine = Machine(Script(answers=(Answer(0, kind),), ack_delay_millis=20)).upgraded()
+        machine.put(data(1))
+        assert machine.record.responses == []  # not sent yet
+        machine.at(1_020)
+        assert machine.record.responses == payloads
 
     def test_masked(self) -> None:
         found = Machine(Script(answers=(Answer(0, "masked"),))).upgraded().put(data(1))
@@ -295,6 +366,20 @@ class TestEnds:
             )
             assert server.store.count("t") == 2
             assert server.connections[0].closed_by == "server_drop"
+
+    @pytest.mark.parametrize("frames", [8, 2], ids=["the eighth frame", "the end of a group"])
+    def test_a_drop_before_the_ack_is_one_where_the_ack_is_due_at_once(self, frames: int) -> None:
+        sent = data(8) if frames == 8 else frame(BINARY, one_row(flags=DELTA | DEFER)) + data(1)
+        machine = Machine(Script(drop=Drop(after_frames=frames, before_ack=True))).upgraded()
+        assert machine.put(sent) == b""
+        assert machine.connection.has_ended
+        assert machine.record.row_count == frames
+        assert machine.record.responses == []
+
+    def test_drop_behind_no_byte_at_all(self) -> None:
+        with QwpServer(script=Script(drop=Drop(after_nbytes=0))) as server, RawClient(server.port) as client:
+            client.upgrade()
+            client.expect_end()
 
     def test_a_reset_is_one(self) -> None:
         script = Script(drop=Drop(after_frames=1, before_ack=True, reset=True))
@@ -381,11 +466,34 @@ WRONG = {
     "a text for a list": ('[{}, {"reject": "x"}]', r"script\[1\]\.reject takes a list"),
     "a pair of three": ('[{"upgrade_headers": [["a", "b", "c"]]}]', "list of 2"),
     "true for a number": ('[{"ack_ahead": true}]', "ack_ahead is True; it takes int"),
-    "two ends of a drop": ('[{"drop": {"after_frames": 1, "mid_frame": 2}}]', "exactly one"),
-    "no end of a drop": ('[{"drop": {}}]', "exactly one"),
-    "steps of nothing": ('[{"ack_every": 0}]', "1 or more"),
+    "two ends of a drop": ('[{"drop": {"after_frames": 1, "mid_frame": 2}}]', r"script\[0\]\.drop: .* exactly one"),
+    "no end of a drop": ('[{}, {"drop": {}}]', r"script\[1\]\.drop: .* exactly one"),
+    "steps of nothing": ('[{"ack_every": 0}]', r"script\[0\]: ack_every is 0; it takes 1 or more"),
+    "a frame below 0": ('[{"reject": [{"frame": -1}]}]', r"script\[0\]\.reject\[0\]: frame is -1"),
+    "a status that is no byte": ('[{"reject": [{"frame": 0, "status": 300}]}]', "status is 300; it takes 1 to 255"),
+    "a status that is no error": ('[{"reject": [{"frame": 0, "status": 2}]}]', "no error"),
+    "an error far beyond": ('[{"reject": [{"frame": 0, "ahead": 9223372036854775807}]}]', "ahead is"),
+    "a frame twice": ('[{"reject": [{"frame": 0}, {"frame": 0, "status": 3}]}]', r"script\[0\]: .* twice"),
+    "a refusal that is none": ('[{"refuse": {"status": 101}}]', r"script\[0\]\.refuse: status is 101"),
+    "a hint in the past": ('[{"refuse": {"status": 503, "retry_after_seconds": -1}}]', "retry_after_seconds is -1"),
+    "a code that does not fit": ('[{"close": {"after_frames": 0, "code": 70000}}]', "code is 70000"),
+    "a close that never comes": ('[{"close": {"after_frames": -1}}]', r"close: after_frames is -1"),
+    "a drop that never comes": ('[{"drop": {"mid_frame": -1}}]', r"drop: mid_frame is -1"),
+    "an answer that never comes": ('[{"answers": [{"frame": -1, "kind": "huge"}]}]', r"answers\[0\]: frame is -1"),
+    "early acks": ('[{"ack_delay_millis": -1}]', "ack_delay_millis is -1"),
+    "a sequence that does not fit": ('[{"ack_ahead": 9223372036854775807}]', "ack_ahead is"),
+    "less than nothing of the answer": ('[{"upgrade_nbytes_max": -1}]', "upgrade_nbytes_max is -1"),
+    "less than no cap": ('[{"cap_nbytes": -1}]', "cap_nbytes is -1"),
+    "what is no byte": ('[{"upgrade_raw": "\u20ac"}]', "upgrade_raw has '\u20ac'"),
+    "a name twice": ('[{"no_ack": true, "no_ack": false}]', "'no_ack' twice"),
     "not an object": ("[3]", r"script\[0\] takes an object"),
 }
+
+
+def test_an_answer_of_no_kind() -> None:
+    wrong: Any = "nonsense"
+    with pytest.raises(ConfigError, match="'nonsense'; it takes one of garbage"):
+        Answer(0, wrong)
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)

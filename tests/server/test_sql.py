@@ -242,6 +242,25 @@ def decimal(scale: int, value: int) -> bytes:
     return message(block("t", 1, ("d", 0x15, data), ("", 0x0A, longs(1))))
 
 
+def test_a_dedup_key_that_no_row_has_yet_is_null_in_all(store: DuckStore) -> None:
+    with QwpServer(store=store, dedup_keys={"t": ("v", "w")}) as server:
+        write(server, one_row(value=1), one_row(value=1), one_row(value=2))
+        assert dataset(server, "SELECT v FROM t ORDER BY v") == [[1], [2]]
+        write(server, message(block("t", 1, ("v", 5, longs(1)), ("w", 5, longs(9)), ("", 0x0A, longs(1_000_000)))))
+        write(server, one_row(value=1))
+        assert dataset(server, "SELECT v, w FROM t ORDER BY v, w") == [[1, 9], [1, None], [2, None]]
+
+
+@pytest.mark.parametrize("name", ["spoolq_staged", "spoolq_number", "spoolq", "sqlite_master", "main"])
+def test_no_name_is_taken_by_the_store_itself(store: DuckStore, name: str) -> None:
+    def row(value: int) -> bytes:
+        return block(name, 1, (name, 5, longs(value)), ("k", 5, longs(1)), ("", 0x0A, longs(1)))
+
+    with QwpServer(store=store, dedup_keys={name: ("k",)}) as server:
+        write(server, message(row(9), row(7)))
+        assert dataset(server, f'SELECT "{name}" FROM "{name}"') == [[7]]
+
+
 def test_a_decimal_that_does_not_fit_is_refused(server: QwpServer[Any]) -> None:
     with RawClient(server.port) as client:
         client.upgrade()
@@ -335,6 +354,36 @@ def test_a_store_that_cannot_write_answers_06_and_no_ok(store: DuckStore, monkey
         assert client.ping() == []
         monkeypatch.undo()
         assert dataset(server, "SELECT count(*) FROM t") == [[1]]
+
+
+def test_a_store_that_cannot_write_says_why(store: DuckStore) -> None:
+    """The table is another than it was: what DuckDB says of that is told, not what came of it."""
+    with QwpServer(store=store) as server, RawClient(server.port) as client:
+        write(server, one_row())
+        store._database.execute("ALTER TABLE t DROP COLUMN v")
+        client.upgrade()
+        client.message(one_row())
+        status, _, text = error_of(client.answer())
+        assert status == 0x06
+        assert 'does not have a column with name "v"' in text
+
+
+def test_a_query_that_meets_a_store_that_cannot_write_says_so(
+    store: DuckStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise store._duckdb.IOException("disk full")
+
+    with QwpServer(store=store, uncommitted_rows_max=0) as server, RawClient(server.port) as client:
+        client.upgrade()
+        waits = block("u", 0, ("v", 5, longs()))
+        client.message(message(block("t", 1, ("v", 5, longs(1))), waits, flags=DELTA | DEFER))
+        assert client.ping() == []
+        monkeypatch.setattr(DuckStore, "_write", fail)
+        assert ask(server, "SELECT 1")[1]["error"] == "the rows could not be written: disk full"
+        monkeypatch.undo()
+        client.message(bytes.fromhex("515750310100000000000000"))  # ends the group, whose rows are lost
+        assert error_of(client.answer())[:2] == (0x06, 0)
 
 
 def test_stopping_ends_a_query_that_runs_for_ever(store: DuckStore) -> None:

@@ -20,7 +20,7 @@ from spoolq.columns.names import check_column_name, check_table_name, fold
 from spoolq.columns.types import TIMESTAMPS, ColumnType
 from spoolq.errors import InvalidNameError
 from spoolq.qwp import layout
-from spoolq.qwp.decode_columns import DecodedColumn, column_data
+from spoolq.qwp.decode_columns import MIXED_DIMENSIONS, DecodedColumn, column_data
 from spoolq.qwp.layout import Status
 from spoolq.qwp.reader import Reader, WireFault
 
@@ -32,6 +32,7 @@ __all__ = [
     "Table",
     "WireFault",
     "blocks",
+    "check_dimensions",
     "check_names",
     "decode",
     "fold",
@@ -100,6 +101,8 @@ def decode(
     found, tables = blocks(message, dictionary, version=version)
     for table in tables:
         check_names(table)
+        for column in table.columns:
+            check_dimensions(column)
         found.tables.append(table)
     return found
 
@@ -114,7 +117,8 @@ def blocks(
     """The message without its tables, and the tables one by one as they are parsed.
 
     For a server that checks each block against its tables before it looks at the next one (wire.md 8).
-    Header and dictionary section are done when this returns; names are not checked (`check_names`).
+    Header and dictionary section are done when this returns; names and dimensions are not checked (`check_names`,
+    `check_dimensions`).
     Raises WireFault, now or from the iterator.
     """
     # Columns look into the message later: one that may change under them is copied.
@@ -251,6 +255,13 @@ def check_names(table: Table, *, known: bool = False) -> None:
             raise WireFault(Status.WRITE_ERROR, str(error)) from None
         text = f"failed to create table update details for: {table.name} ({error})"
         raise WireFault(Status.INTERNAL_ERROR, text) from None
+
+
+def check_dimensions(column: DecodedColumn) -> None:
+    """Raises WireFault 03 for arrays of differing dimensions: a fault that is looked for when the block is whole."""
+    if column.dimensions == MIXED_DIMENSIONS:
+        text = f"arrays of differing dimensions in one column [column={column.name}]"
+        raise WireFault(Status.SCHEMA_MISMATCH, text)
 
 
 def decode_all(message: bytes, dictionary: Dictionary | None = None) -> dict[str, list[dict[str, Any]]]:

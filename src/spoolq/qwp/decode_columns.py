@@ -25,6 +25,7 @@ Later = Callable[[], list[Any]]
 
 _INT32_END: Final = 1 << 31
 _TRUNCATED: Final = -1
+MIXED_DIMENSIONS: Final = -1
 
 
 class DecodedColumn:
@@ -33,7 +34,8 @@ class DecodedColumn:
     Values: bool, int, float, str (SYMBOL, VARCHAR, CHAR), bytes (BINARY, UUID as 16 RFC bytes),
     Decimal; GEOHASH int with ``precision``; arrays ``(shape, flat list)``.  DATE and timestamps are
     ints in the unit of the type, IPV4 and LONG256 ints.  ``has_bitmap``: the nulls, if any, were told;
-    ``null_count``: how many there are by bitmap; ``dimensions``: of an array column with a value, else 0.
+    ``null_count``: how many there are by bitmap; ``dimensions``: of an array column with a value, else 0, or
+    `MIXED_DIMENSIONS` (`decode.check_dimensions`).
 
     ``buffers``: the values present as they stand on the wire, for who can use them so: (numbers,) where the type
     has a fixed width that is a machine's, (offsets, bytes) of VARCHAR and BINARY, else ().
@@ -268,9 +270,7 @@ def _arrays(reader: Reader, count: int, code: str) -> tuple[int, Later]:
     """The dimensions of the column, 0 without a value."""
     found = [_one_array(reader) for _ in range(count)]
     dimensions = {len(shape) for shape, _ in found}
-    if len(dimensions) > 1:
-        raise WireFault(Status.SCHEMA_MISMATCH, "arrays of differing dimensions in one column")
-    return max(dimensions, default=0), lambda: [
+    return MIXED_DIMENSIONS if len(dimensions) > 1 else max(dimensions, default=0), lambda: [
         (shape, list(struct.unpack(f"<{len(data) // 8}{code}", data))) for shape, data in found
     ]
 

@@ -176,12 +176,12 @@ class Connection:
             self._state = _State.SILENT
             return
         if self._script.upgrade_raw is not None:
-            self._answer_upgrade(self._script.upgrade_raw.encode("latin-1", errors="replace"), None)
+            self._answer_upgrade(self._script.upgrade_raw.encode("latin-1"), None)
             return
         refusal = self._controls.refusal or self._scripted_refusal()
         refusal = refusal or handshake.judge(request, self._options, self._role)
         if refusal is not None:
-            self._refuse(refusal)
+            self._refuse(refusal, self._script.upgrade_nbytes_max)
             return
         durable_ack = handshake.grants_durable_ack(request, self._options)
         headers = self._bent_headers(handshake.accept_headers(request, self._options, self._role, durable_ack))
@@ -243,9 +243,13 @@ class Connection:
         kept = [pair for pair in headers if pair[0].lower() not in changed]
         return [*kept, *((name, value) for name, value in changes if value is not None)]
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, nbytes_max: int | None = None) -> None:
+        """``nbytes_max``: so much of it, then the end."""
+        self._plain.append(handshake.refuse(refusal)[:nbytes_max])
+        if nbytes_max is not None:
+            self._finish("server_drop", Ending.CLOSE)
+            return
         self._record.status = refusal.status
-        self._plain.append(handshake.refuse(refusal))
         self._finish("server_refusal", Ending.LINGER)
 
     def _answer_plain(self, request: Request) -> None:
@@ -308,7 +312,7 @@ class Connection:
                 self._flush(now_millis)
                 code = int.from_bytes(frame.payload[:2], "big") if frame.payload else None
                 self._record.closed("client_close", code, frame.payload[2:].decode(errors="replace"))
-                self._responder.send(frames.build_close(frames.echo_code(frame.payload)), now_millis)
+                self._responder.close(frames.build_close(frames.echo_code(frame.payload)), now_millis)
                 self._finish("client_close", Ending.LINGER)
 
     def _message(self, payload: bytes, now_millis: int) -> None:
@@ -324,9 +328,9 @@ class Connection:
         self._check_frame_count(now_millis)
 
     def _check_frame_count(self, now_millis: int) -> None:
-        """Ends that a script puts behind so many frames."""
+        """Ends that a script puts behind so many frames, or behind no byte at all."""
         drop, close, count = self._script.drop, self._script.close, self._record.message_count
-        if drop is not None and drop.after_frames == count:
+        if drop is not None and (drop.after_frames == count or drop.after_nbytes == 0):
             self._drop(now_millis)
         elif close is not None and close.after_frames == count:
             self._flush(now_millis)
@@ -340,13 +344,15 @@ class Connection:
 
     def _close(self, code: int | None, reason: str, now_millis: int) -> None:
         self._record.closed("server_close", code, reason)
-        self._responder.send(frames.build_close(code, reason), now_millis)
+        self._responder.close(frames.build_close(code, reason), now_millis)
         self._finish("server_close", Ending.LINGER)
 
     def _drop(self, now_millis: int) -> None:
         drop = self._script.drop
         assert drop is not None
-        if not drop.before_ack:
+        if drop.before_ack:
+            self._responder.discard()
+        else:
             self._flush(now_millis)
         self._finish("server_drop", Ending.RESET if drop.reset else Ending.CLOSE)
 

@@ -12,7 +12,9 @@ than 38 digits on.  Files, extensions and settings are out of reach of a query.
 
 from __future__ import annotations
 
+import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +29,9 @@ from spoolq.server.store import StoreFault
 
 QUERY_ROWS_MAX: Final = 1_000_000
 _IN_MEMORY: Final = ":memory:"
-_STAGED: Final = "spoolq_staged"
+_STAGED: Final = "spoolq?staged"  # a name that no table can have
+_NUMBER: Final = "spoolq?number"  # nor a column
+_log = logging.getLogger("spoolq.server")
 _META: Final = """
 CREATE SCHEMA IF NOT EXISTS spoolq;
 CREATE TABLE IF NOT EXISTS spoolq.tables (name VARCHAR PRIMARY KEY, designated VARCHAR, transaction BIGINT);
@@ -65,6 +69,7 @@ class DuckStore:
         self._lock = threading.RLock()
         self._options = ServerOptions()
         self._dedup_keys: dict[str, tuple[str, ...]] = {}
+        self._failed_syncs = 0
         try:
             self._database = duckdb.connect(_IN_MEMORY if path is None else path)
             self._database.execute(_META)
@@ -142,13 +147,20 @@ class DuckStore:
                     self._write(table.schema.table, table)
                 self._database.commit()
             except self._duckdb.Error as error:
+                self._failed_syncs += 1
                 self._database.rollback()
+                self._database.unregister(_STAGED)
                 raise StoreFault(f"the rows could not be written: {_first_part(error)}") from error
             finally:
                 for table in changed:
                     table.staged = []
             for table in changed:
                 table.written, table.widened = len(table.schema.columns), []
+
+    @property
+    def failed_syncs(self) -> int:
+        """How many syncs failed; each lost what was staged."""
+        return self._failed_syncs
 
     def _write(self, name: str, table: _Table) -> None:
         """Definition first, then rows."""
@@ -176,27 +188,38 @@ class DuckStore:
             names = ", ".join(_quoted(column.name) for column in columns)
             keys = self._dedup_keys.get(fold(name))
             if keys is None:
-                self._database.execute(f"INSERT INTO {_quoted(name)} ({names}) SELECT {names} FROM {_STAGED}")
+                self._database.execute(f"INSERT INTO {_quoted(name)} ({names}) SELECT {names} FROM {_quoted(_STAGED)}")
             else:
-                self._replace(name, names, [table.schema.designated, *keys])
+                known = table.schema.columns  # a column that nobody has sent yet is NULL in every row
+                self._replace(name, names, [table.schema.designated, *(key for key in keys if fold(key) in known)])
         finally:
-            self._database.unregister(_STAGED)
+            with suppress(self._duckdb.Error):  # in a transaction that failed; `sync` does it then
+                self._database.unregister(_STAGED)
 
     def _replace(self, name: str, names: str, keys: list[str]) -> None:
         """Of rows with equal keys the last one stays."""
-        table, quoted = _quoted(name), [_quoted(key) for key in keys]
-        equal = " AND ".join(f"{table}.{key} IS NOT DISTINCT FROM {_STAGED}.{key}" for key in quoted)
-        self._database.execute(f"DELETE FROM {table} USING {_STAGED} WHERE {equal}")
-        numbered = f"SELECT *, row_number() OVER () AS spoolq_number FROM {_STAGED}"
-        last = f"row_number() OVER (PARTITION BY {', '.join(quoted)} ORDER BY spoolq_number DESC) = 1"
-        rows = f"SELECT {names} FROM ({numbered}) QUALIFY {last} ORDER BY spoolq_number"
+        table, quoted, staged, number = (
+            _quoted(name),
+            [_quoted(key) for key in keys],
+            _quoted(_STAGED),
+            _quoted(_NUMBER),
+        )
+        equal = " AND ".join(f"{table}.{key} IS NOT DISTINCT FROM {staged}.{key}" for key in quoted)
+        self._database.execute(f"DELETE FROM {table} USING {staged} WHERE {equal}")
+        numbered = f"SELECT *, row_number() OVER () AS {number} FROM {staged}"
+        last = f"row_number() OVER (PARTITION BY {', '.join(quoted)} ORDER BY {number} DESC) = 1"
+        rows = f"SELECT {names} FROM ({numbered}) QUALIFY {last} ORDER BY {number}"
         self._database.execute(f"INSERT INTO {table} ({names}) {rows}")
 
     # --- reading -------------------------------------------------------------------------------
 
     def query(self, sql: str, rows: Rows = None) -> Result:
         """One SELECT, ``rows`` of it or all; raises QueryError.  At most `QUERY_ROWS_MAX` rows."""
-        self.sync()
+        try:
+            self.sync()
+            sql.encode()
+        except (StoreFault, UnicodeEncodeError) as error:
+            raise QueryError(str(error)) from None
         try:
             statements = self._reader.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != self._duckdb.StatementType.SELECT:
@@ -233,9 +256,12 @@ class DuckStore:
         self._reader.interrupt()
 
     def close(self) -> None:
-        """Writes what is staged and closes the file."""
+        """Writes what is staged and closes the file; what cannot be written was acknowledged to nobody."""
         with self._lock:
-            self.sync()
+            try:
+                self.sync()
+            except StoreFault as fault:
+                _log.error("%s", fault)
             self._reader.close()
             self._database.close()
 

@@ -321,6 +321,8 @@ class Loop:
         except OSError:
             self._discard(channel, "client_reset")
             return
+        if channel.is_read_closed and not channel.outgoing and not channel.connection.awaits_query:
+            channel.connection.end_of_stream()  # nothing more is said to it, and nobody else would end it
         if channel.connection.has_ended and not channel.outgoing and self._finish(channel):
             return
         self._watch(channel)

@@ -79,6 +79,11 @@ class MemoryStore:
     def sync(self) -> None:
         """Memory is as durable as it gets."""
 
+    @property
+    def failed_syncs(self) -> int:
+        """None ever."""
+        return 0
+
     def close(self) -> None:
         """Rows stay readable after the server has stopped."""
 

@@ -68,7 +68,10 @@ class Processor:
         self._symbol_nbytes = 0
         self._group_nbytes = 0
         self._in_group = False  # a deferred frame waits for the one that commits it
+        self._rowless_waits = False  # one of them has no rows: no early commit covers it (wire.md 6.2)
         self._has_failed = False  # what was committed is not stored: no OK any more
+        self._unsynced = False  # something is committed that no `sync` has seen
+        self._failed_syncs = 0  # of the store, before that
         self.sequence = -1  # of the last message
         self.latched = False
 
@@ -107,12 +110,15 @@ class Processor:
     def flush(self, now_millis: int) -> list[Response]:
         """Pending acks, durable ones too."""
         responses = self._acks()
-        if self._durable is not None:
-            responses += self._durable.due(now_millis)
+        if self._durable is not None and not self._has_failed:
+            due = self._durable.due(now_millis)
+            responses += (self._lost() or due) if due else []
         return responses
 
     def _process(self, payload: bytes, now_millis: int) -> bool:
         """Applies a message; whether it closed a deferred group.  Raises WireFault."""
+        if not self._unsynced:
+            self._failed_syncs = self._store.failed_syncs
         known = len(self._dictionary)
         message, tables = blocks(payload, self._dictionary, rows_max=self._options.rows_per_block_max)
         self._symbol_nbytes += sum(_SYMBOL_NBYTES + len(text) for text in self._dictionary.texts[known:])
@@ -130,10 +136,12 @@ class Processor:
             self._group_nbytes = 0
             self._ackable = self.sequence
             closed, self._in_group = self._in_group, False
+            self._rowless_waits = False
             return closed
         self._in_group = True
+        self._rowless_waits = self._rowless_waits or not rows
         self._group_nbytes += len(payload)
-        if rows and not self._batch:
+        if not self._rowless_waits and not self._batch:
             self._ackable = self.sequence  # all of it was committed early (wire.md 6.2)
         return False
 
@@ -144,6 +152,7 @@ class Processor:
             raise WireFault(Status.WRITE_ERROR, f"too many distinct tables, limit: {self._options.tables_max}")
 
     def _committed(self, transactions: dict[str, int], now_millis: int) -> None:
+        self._unsynced = self._unsynced or bool(transactions)
         self._advanced.update(transactions)
         if self._durable is not None and transactions:
             self._durable.add(transactions, now_millis)
@@ -151,21 +160,33 @@ class Processor:
     def _acks(self) -> list[Response]:
         if self._ackable <= self._acked or self._has_failed:
             return []
-        try:
-            self._store.sync()
-        except StoreFault as fault:
-            self.latched = self._has_failed = True
-            self._batch.rollback()
-            return [ErrorFrame(Status.INTERNAL_ERROR, self._acked + 1, str(fault))]
+        lost = self._lost()
+        if lost:
+            return lost
         response = Ok(self._ackable, tuple(self._advanced.items()))
         self._acked = self._ackable
         self._advanced = {}
         self._frames_since_ack = 0
         return [response]
 
+    def _lost(self) -> list[Response]:
+        """Before anything is said to be stored: nothing, or the error where it is not.  The sync that failed may be
+        another connection's, or a query's: rows that were committed early may have waited for theirs.
+        """
+        try:
+            self._store.sync()
+            if self._unsynced and self._store.failed_syncs != self._failed_syncs:
+                raise StoreFault("rows that waited for their sync were lost in one that failed")
+        except StoreFault as fault:
+            self.latched = self._has_failed = True
+            self._batch.rollback()
+            return [ErrorFrame(Status.INTERNAL_ERROR, self._acked + 1, str(fault))]
+        self._unsynced = False
+        return []
+
     def _fail(self, status: int, text: str, sequence: int | None = None) -> list[Response]:
         self._batch.rollback()
-        self._in_group, self._group_nbytes = False, 0
+        self._in_group, self._rowless_waits, self._group_nbytes = False, False, 0
         responses = self._acks()
         if self._has_failed:
             return responses

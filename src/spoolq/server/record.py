@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that may still be kept."""
+    """Bytes that may still be kept; the first ones that may not are the end: what is kept has no holes."""
 
     nbytes_left: int
+    is_over: bool = False
 
     def take(self, nbytes: int) -> bool:
         """Whether they may."""
-        if nbytes > self.nbytes_left:
+        if self.is_over or nbytes > self.nbytes_left:
+            self.is_over = True
             return False
         self.nbytes_left -= nbytes
         return True
@@ -34,7 +36,8 @@ class ConnectionRecord:
     ``messages``         payload of each binary frame, exact; see the budget above
     ``message_count``    binary frames, kept or not
     ``row_count``        rows that it committed
-    ``responses``        payload of each binary frame the server sent, within the same budget
+    ``responses``        payload of each binary frame the server sent, odd ones too, within the same budget; one that
+                         waits or was cut is not here
     ``received_nbytes``  everything after the TLS layer
     ``pings``            PING frames
     ``pongs``            PONG frames

@@ -1,14 +1,16 @@
 """What the server says on one connection, bent by its script, as bytes with a time.  No sockets.
 
 `Responder.say(responses, now)` turns responses into WebSocket frames and queues them, late, twice, swapped or
-odd as the script has it; `Responder.take(now)` gives the bytes that are due.  While acks are held
-(`hold`), nothing that `say` was given comes out; control frames by `send` do.
+odd as the script has it; `Responder.take(now)` gives the bytes that are due, and records them.  While acks are
+held (`hold`), nothing that `say` was given comes out; control frames by `send` do.  `Responder.close(frame, now)`
+is the last word: what waits goes before it, nothing behind it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
@@ -24,27 +26,37 @@ _HUGE_NBYTES: Final = 16 << 20
 _MASK: Final = b"\x11\x22\x33\x44"
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Bytes for the socket; ``payloads``: of the whole binary frames among them."""
+
+    data: bytes
+    payloads: tuple[bytes, ...] = ()
+
+
 class Responder:
     """The outgoing side of a connection.  ``ends`` becomes True when a half answer was sent: nothing follows."""
 
     def __init__(self, script: Script, record: ConnectionRecord) -> None:
         self._script = script
         self._record = record
-        self._queue: deque[tuple[int, bytes]] = deque()  # (due, frame); the first one holds up the others
-        self._held: list[bytes] = []
+        self._queue: deque[tuple[int, Outgoing]] = deque()  # (due, frame); the first one holds up the others
+        self._held: list[Outgoing] = []
         self._kept_back: Ok | None = None  # the first of a swapped pair
         self._kept_due_millis = 0
         self._answers = sorted(script.answers, key=lambda answer: answer.frame)
         self._stepped = -1
+        self._unsaid: dict[str, int] = {}  # entries of OKs that `ack_every` left out
         self._drip = bytearray()
         self._drip_due_millis = 0
+        self._is_closed = False  # a CLOSE is the last frame (RFC 6455, 5.5.1)
         self.hold = False
         self.ends = False
 
     def say(self, responses: Iterable[Response], now_millis: int) -> None:
         """Responses of the processor."""
         for response in responses:
-            if self.ends:
+            if self.ends or self._is_closed:
                 return
             found = self._bent(response)
             if self._kept_back is not None and not isinstance(response, Ok):
@@ -60,23 +72,43 @@ class Responder:
     def release(self, now_millis: int) -> None:
         """Held responses go out."""
         self.hold = False
-        for frame in self._held:
+        for frame in self._held if not self._is_closed else ():
             self._put(frame, now_millis)
         self._held.clear()
 
     def send(self, frame: bytes, now_millis: int) -> None:
         """A control frame, behind what is queued only if that is due."""
-        if self.ends:
+        if self.ends or self._is_closed:
             return
         if self._queue and self._queue[0][0] > now_millis:
-            self._queue.appendleft((now_millis, frame))
+            self._queue.appendleft((now_millis, Outgoing(frame)))
         else:
-            self._put(frame, now_millis)
+            self._put(Outgoing(frame), now_millis)
 
-    def _put(self, frame: bytes, due_millis: int) -> None:
+    def close(self, frame: bytes, now_millis: int) -> None:
+        """A CLOSE frame, behind everything that waits, late things too; what is held does not come any more."""
+        if self.ends or self._is_closed:
+            return
+        if self._kept_back is not None and not self.hold:
+            self._put_lone(now_millis)
+        self._put(Outgoing(frame), now_millis)
+        self._is_closed, self._kept_back = True, None
+
+    def discard(self) -> None:
+        """What waits is never sent."""
+        self._queue.clear()
+        self._held.clear()
+        self._drip.clear()
+        self._kept_back = None
+
+    def _put(self, frame: Outgoing, due_millis: int) -> None:
         self._queue.append((due_millis, frame))
 
-    def _bent(self, response: Response) -> list[bytes]:
+    def _put_lone(self, now_millis: int) -> None:
+        for frame in self._lone():
+            self._put(frame, now_millis + self._script.ack_delay_millis)
+
+    def _bent(self, response: Response) -> list[Outgoing]:
         """The frames that stand for a response in this script."""
         match response:
             case Ok():
@@ -86,17 +118,19 @@ class Responder:
                     return []
             case ErrorFrame():
                 pass
-        return [self._frame(build(response))]
+        return [_binary(build(response))]
 
-    def _bent_ok(self, ok: Ok) -> list[bytes]:
+    def _bent_ok(self, ok: Ok) -> list[Outgoing]:
         script = self._script
         if self._answers and self._answers[0].frame <= ok.sequence:
             return [self._odd(self._answers.pop(0), ok)]
         if script.ack_every > 1:
             step = (ok.sequence + 1) // script.ack_every * script.ack_every - 1
+            self._unsaid.update(ok.entries)
             if step <= self._stepped:
                 return []
-            self._stepped, ok = step, Ok(step, ok.entries)
+            self._stepped, ok = step, Ok(step, tuple(self._unsaid.items()))
+            self._unsaid.clear()
         if script.ack_ahead:
             ok = Ok(ok.sequence + script.ack_ahead, ok.entries)
         if script.ack_negative:
@@ -107,23 +141,19 @@ class Responder:
                 self._kept_back = ok
                 return []
             found, self._kept_back = [ok, self._kept_back], None
-        return [self._frame(build(one)) for one in found for _ in range(1 + script.ack_twice)]
+        return [_binary(build(one)) for one in found for _ in range(1 + script.ack_twice)]
 
-    def _lone(self) -> list[bytes]:
+    def _lone(self) -> list[Outgoing]:
         """The OK of a pair that did not become one."""
         assert self._kept_back is not None
         ok, self._kept_back = self._kept_back, None
-        return [self._frame(build(ok)) for _ in range(1 + self._script.ack_twice)]
+        return [_binary(build(ok)) for _ in range(1 + self._script.ack_twice)]
 
-    def _frame(self, payload: bytes) -> bytes:
-        self._record.keep_response(payload)
-        return frames.build(frames.BINARY, payload)
-
-    def _odd(self, answer: Answer, ok: Ok) -> bytes:
+    def _odd(self, answer: Answer, ok: Ok) -> Outgoing:
         if answer.kind == "half":
             self.ends, self._kept_back = True, None
-            whole = self._frame(build(ok))
-            return whole[: len(whole) // 2]
+            whole = frames.build(frames.BINARY, build(ok))
+            return Outgoing(whole[: len(whole) // 2])
         return odd_frame(answer.kind, build(Ok(ok.sequence)))
 
     @property
@@ -139,11 +169,13 @@ class Responder:
     def take(self, now_millis: int) -> bytes:
         """What is due now."""
         if self._kept_back is not None and self._kept_due_millis <= now_millis and not self.hold:
-            for frame in self._lone():
-                self._put(frame, now_millis)
+            self._put_lone(now_millis)
         due = []
         while self._queue and self._queue[0][0] <= now_millis:
-            due.append(self._queue.popleft()[1])
+            frame = self._queue.popleft()[1]
+            for payload in frame.payloads:
+                self._record.keep_response(payload)
+            due.append(frame.data)
         if not self._script.trickle_millis:
             return b"".join(due)
         if not self._drip:
@@ -157,41 +189,46 @@ class Responder:
         return first
 
 
-def odd_frame(kind: AnswerKind, payload: bytes) -> bytes:
+def _binary(payload: bytes) -> Outgoing:
+    return Outgoing(frames.build(frames.BINARY, payload), (payload,))
+
+
+def odd_frame(kind: AnswerKind, payload: bytes) -> Outgoing:
     """A response as `Answer` describes it."""
     first = frames.FIN | frames.BINARY
     match kind:
         case "garbage":
-            return frames.build(frames.BINARY, b"\xff")
+            return _binary(b"\xff")
         case "empty":
-            return frames.build(frames.BINARY, b"")
+            return _binary(b"")
         case "trailing":
-            return frames.build(frames.BINARY, payload + b"\0")
+            return _binary(payload + b"\0")
         case "text":
-            return frames.build(frames.TEXT, payload)
+            return Outgoing(frames.build(frames.TEXT, payload))
         case "masked":
-            return bytes((first, frames.MASKED | len(payload))) + _MASK + unmask(payload, _MASK)
+            data = bytes((first, frames.MASKED | len(payload))) + _MASK + unmask(payload, _MASK)
+            return Outgoing(data, (payload,))
         case "fragmented":
             middle = len(payload) // 2
-            return (
+            data = (
                 bytes((frames.BINARY, middle))
                 + payload[:middle]
                 + bytes((frames.FIN | frames.CONTINUATION, len(payload) - middle))
                 + payload[middle:]
             )
+            return Outgoing(data, (payload,))
         case "durable":
-            return frames.build(frames.BINARY, build(DurableAck((("t", 1),)))) + frames.build(frames.BINARY, payload)
+            unasked = _binary(build(DurableAck((("t", 1),))))
+            return Outgoing(unasked.data + _binary(payload).data, (*unasked.payloads, payload))
         case "close_1":
-            return frames.build(frames.CLOSE, b"x")
+            return Outgoing(frames.build(frames.CLOSE, b"x"))
         case "rsv":
-            return bytes((first | 0x40, len(payload))) + payload
+            return Outgoing(bytes((first | 0x40, len(payload))) + payload, (payload,))
         case "non_minimal":
-            return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
+            return Outgoing(bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload, (payload,))
         case "long_text":
             text = b"x" * (limits.ERROR_TEXT_BYTES_MAX + 1)
-            return frames.build(
-                frames.BINARY, bytes((Status.INTERNAL_ERROR,)) + bytes(8) + len(text).to_bytes(2, "little") + text
-            )
+            return _binary(bytes((Status.INTERNAL_ERROR,)) + bytes(8) + len(text).to_bytes(2, "little") + text)
         case "huge":
-            return frames.build(frames.BINARY, bytes(_HUGE_NBYTES))
-    return payload
+            return _binary(bytes(_HUGE_NBYTES))
+    raise AssertionError(kind)

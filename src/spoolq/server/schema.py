@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from spoolq.qwp.decode import ColumnType, DecodedColumn, Table, WireFault, check_names, fold
+from spoolq.qwp.decode import ColumnType, DecodedColumn, Table, WireFault, check_dimensions, check_names, fold
 from spoolq.qwp.layout import Status
 from spoolq.server import convert
 from spoolq.server.options import ServerOptions
@@ -104,6 +104,7 @@ class Schema:
         if column.type is ColumnType.LONG_ARRAY and not options.accept_long_arrays:
             text = "long arrays are not supported, only double arrays"
             raise WireFault(Status.WRITE_ERROR, text)
+        check_dimensions(column)
         key = fold(column.name)
         found = self.columns.get(key)
         if found is None:

@@ -22,6 +22,21 @@ from spoolq.qwp.layout import Status
 
 Pairs = tuple[tuple[str, str], ...]
 
+_STATUSES: Final = (200, 999)  # of HTTP, 1xx are no answers
+_BYTE_MAX: Final = 0xFF
+_CLOSE_CODE_MAX: Final = 0xFFFF
+_NO_ERRORS: Final = (Status.OK, Status.DURABLE_ACK)
+_AHEAD_MAX: Final = 1 << 62  # the sum is an int64
+
+
+def _check(low: int = 0, high: int | None = None, **values: int | None) -> None:
+    """Raises ConfigError for a number that nothing could come of."""
+    for name, value in values.items():
+        if value is not None and (value < low or (high is not None and value > high)):
+            wanted = f"{low} or more" if high is None else f"{low} to {high}"
+            raise ConfigError(f"{name} is {value}; it takes {wanted}")
+
+
 AnswerKind = Literal[
     "garbage",
     "empty",
@@ -49,6 +64,10 @@ class Refuse:
     body: str = ""
     headers: Pairs = ()
 
+    def __post_init__(self) -> None:
+        _check(*_STATUSES, status=self.status)
+        _check(retry_after_seconds=self.retry_after_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -61,6 +80,13 @@ class Reject:
     status: int = Status.INTERNAL_ERROR
     text: str = "rejected by script"
     ahead: int = 0
+
+    def __post_init__(self) -> None:
+        _check(frame=self.frame)
+        _check(1, _BYTE_MAX, status=self.status)
+        _check(-_AHEAD_MAX, _AHEAD_MAX, ahead=self.ahead)
+        if self.status in _NO_ERRORS:
+            raise ConfigError(f"status is {self.status}, which is no error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +106,7 @@ class Drop:
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.after_frames, self.after_nbytes, self.mid_frame)) != 1:
             raise ConfigError("a Drop takes exactly one of after_frames, after_nbytes, mid_frame")
+        _check(after_frames=self.after_frames, after_nbytes=self.after_nbytes, mid_frame=self.mid_frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +116,10 @@ class Close:
     after_frames: int
     code: int | None = 1000
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check(after_frames=self.after_frames)
+        _check(0, _CLOSE_CODE_MAX, code=self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +138,11 @@ class Answer:
 
     frame: int
     kind: AnswerKind
+
+    def __post_init__(self) -> None:
+        _check(frame=self.frame)
+        if self.kind not in get_args(AnswerKind):
+            raise ConfigError(f"kind is {self.kind!r}; it takes one of {', '.join(get_args(AnswerKind))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +193,17 @@ class Script:
     trickle_millis: int = 0
 
     def __post_init__(self) -> None:
-        if self.ack_every < 1:
-            raise ConfigError(f"ack_every is {self.ack_every}; it takes 1 or more")
+        _check(1, ack_every=self.ack_every)
+        _check(-_AHEAD_MAX, _AHEAD_MAX, ack_ahead=self.ack_ahead)
+        _check(ack_delay_millis=self.ack_delay_millis, trickle_millis=self.trickle_millis)
+        _check(upgrade_nbytes_max=self.upgrade_nbytes_max, cap_nbytes=self.cap_nbytes)
+        try:
+            (self.upgrade_raw or "").encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"upgrade_raw has {error.object[error.start]!r}, which is no byte (latin-1)") from None
+        frames = [reject.frame for reject in self.reject]
+        if len(frames) != len(set(frames)):
+            raise ConfigError("reject names a frame twice; only the first would count")
 
     def rejection(self, frame: int) -> tuple[int, str, int] | None:
         """Status, text and sequence for a frame, or None."""
@@ -185,12 +230,23 @@ def _changed(script: Script) -> dict[str, Any]:
 def from_json(text: str) -> tuple[Script, ...]:
     """Scripts from a JSON list of objects (or one object); raises ConfigError that names the place."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as error:
         raise ConfigError(f"the script is not JSON: {error}") from None
     return tuple(
         _read(Script, item, f"script[{n}]") for n, item in enumerate(found if isinstance(found, list) else [found])
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names may come once each: of two Python would drop the first without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ConfigError(
+            f"the script says {next(name for name in names if names.count(name) > 1)!r} twice in one object"
+        )
+    return found
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -227,9 +283,12 @@ def _read_object(kind: Any, value: Any, place: str) -> Any:
     unknown = sorted(set(value) - set(known))
     if unknown:
         raise ConfigError(f"{place} has no {unknown[0]!r}; it takes {', '.join(known)}")
+    found = {name: _read(hints[name], item, f"{place}.{name}") for name, item in value.items()}
     try:
-        return kind(**{name: _read(hints[name], item, f"{place}.{name}") for name, item in value.items()})
+        return kind(**found)
     except TypeError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Store)
 T = TypeVar("T")
 _CONNECTIONS_RECORDED_MAX: Final = 10_000
+_AGED_SPARE: Final = 64
 _BACKLOG: Final = 512
 _WAIT_SECONDS: Final = 10.0
 _COUNTERS: Final = ("messages", "rows", "received_bytes", "pings", "refusals")
@@ -107,6 +108,7 @@ class QwpServer(Generic[S]):
         self._records: deque[ConnectionRecord] = deque(maxlen=_CONNECTIONS_RECORDED_MAX)
         self._connection_count = 0
         self._forgotten = dict.fromkeys(_COUNTERS, 0)  # of connections that are in `connections` no more
+        self._aged: list[ConnectionRecord] = []  # of those the ones that are open, and still count
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -167,7 +169,8 @@ class QwpServer(Generic[S]):
     def stats(self) -> dict[str, int]:
         """Counters, as ``/stats`` and ``/metrics`` show them."""
         with self._changed:
-            records, forgotten = list(self._records), dict(self._forgotten)
+            self._forget_ended()
+            records, forgotten = [*self._aged, *self._records], dict(self._forgotten)
         found = {
             "connections": self._connection_count,
             "connections_open": sum(record.closed_by is None for record in records),
@@ -314,8 +317,9 @@ class QwpServer(Generic[S]):
             self._connection_count += 1
             record = ConnectionRecord(index, self._budget)
             if len(self._records) == self._records.maxlen:
-                for name, count in _counts(self._records.popleft()).items():
-                    self._forgotten[name] += count
+                self._aged.append(self._records.popleft())
+                if len(self._aged) > _AGED_SPARE + 2 * self.options.connections_max:
+                    self._forget_ended()
             self._records.append(record)
         connection = Connection(
             self.options,
@@ -328,6 +332,14 @@ class QwpServer(Generic[S]):
             now_millis,
         )
         return Channel(sock, Plain() if self._tls is None else Tls(self._tls), connection, record)
+
+    def _forget_ended(self) -> None:
+        """Of old connections that have ended nothing but their counts is kept."""
+        for record in self._aged:
+            if record.closed_by is not None:
+                for name, count in _counts(record).items():
+                    self._forgotten[name] += count
+        self._aged = [record for record in self._aged if record.closed_by is None]
 
     def _round_done(self) -> None:
         with self._changed:

@@ -38,6 +38,10 @@ class Store(Protocol):
     def sync(self) -> None:
         """Everything appended is as durable as this store makes it; raises StoreFault."""
 
+    @property
+    def failed_syncs(self) -> int:
+        """How many `sync` failed so far, whoever called them: each lost what all connections had appended."""
+
     def close(self) -> None:
         """No more calls follow."""
 
