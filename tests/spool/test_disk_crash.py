@@ -253,6 +253,52 @@ def test_invariant_23_a_failed_unlink_in_a_batch_leaves_a_slot_that_opens_and_a_
     life.check()
 
 
+def test_invariant_23_a_settled_segment_that_somebody_has_removed_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would be tried for ever, and neither what is behind it removed nor its room given back."""
+    life = Life(tmp_path, total=500)
+    opened = life.open(RecordingFiles())
+    store = opened.store
+    while life.append(store, opened.symbols):
+        store.keep(0)
+    life.acknowledge(store, 6)
+    (tmp_path / ID / "sf-0000000000000000.sfa").unlink()
+    store.keep(1_000)
+    assert store.stats().trouble == ""
+    assert "somebody else has removed" in caplog.text
+    left = sorted(path.name for path in (tmp_path / ID).glob("*.sfa"))
+    assert left == [f"sf-{n:016x}.sfa" for n in (3, 4, 5)], "two with frames to send, one spare"
+    assert store.stats().allocated_nbytes == 300
+    for _ in range(4):
+        assert life.append(store, opened.symbols)
+        store.keep(1_000)
+    store.close()
+    life.check()
+
+
+def test_invariant_25_segments_that_cannot_be_removed_do_not_lift_the_cap(tmp_path: Path) -> None:
+    """All that is there is settled; while its files stay an append waits, however often it is tried."""
+    files = FailingFiles(0, errno.EACCES, count=None, only=("unlink",))
+    life = Life(tmp_path, total=400)
+    opened = life.open(files)
+    store = opened.store
+    for now in range(0, 20_000, 1_000):
+        while life.append(store, opened.symbols):
+            life.acknowledge(store, store.published_fsn)
+        store.keep(now)
+    size = sum(path.stat().st_size for path in (tmp_path / ID).glob("*.sfa"))
+    assert store.stats().allocated_nbytes == size <= 400
+    assert "Permission denied" in store.stats().trouble
+    files.nth = 10**6
+    store.keep(20_000)
+    store.keep(20_000)
+    assert life.append(store, opened.symbols), "there is room again"
+    life.acknowledge(store, store.published_fsn)
+    store.close()
+    life.check()
+
+
 def test_rng_09_at_close_too(tmp_path: Path) -> None:
     files = FailingFiles(0, errno.EACCES, only=("unlink",))
     life = Life(tmp_path, total=800)

@@ -448,10 +448,14 @@ class DiskStore(Appender):
         return active.base > 0 and not active.count and not self._sealed
 
     def _may_grow(self) -> bool:
-        """Whether the cap takes one more segment; also when all that is there is settled and will go."""
+        """Whether the cap takes one more segment; also when all that is there is settled and will go.
+
+        It may be larger than the cap, as found; what could not be removed is no such promise.
+        """
         if self._allocated + self._segment_nbytes <= self._total_nbytes:
             return True
-        return self._blocked and not self._sealed and self.acked_fsn >= self.published_fsn
+        goes = not self._sealed and not self._trimmer.leftover
+        return self._blocked and goes and self.acked_fsn >= self.published_fsn
 
     def _make_spare(self) -> bool:
         self._slot.lock.check()

@@ -8,17 +8,23 @@
 A drained close does `collapse` and then removes every segment.
 
 Below the manifest's head a file is residue: one that cannot be removed costs room, never data.  It
-stays in ``leftover``, its bytes counted, and is tried again.
+stays in ``leftover``, its bytes counted, and is tried again.  One that is gone already is done with.
 
 Owned by a `DiskStore`, called by its keeper, or by a drainer's `ReplayStore`.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+
+from spoolq.errors import StorageError
 from spoolq.spool.files import Files
 from spoolq.spool.sealed_reader import SealedReader
 from spoolq.spool.segment_file import StoredSegment
 from spoolq.spool.slot import LiveSlot
+
+_LOG = logging.getLogger("spoolq.spool")
 
 
 class Trimmer:
@@ -53,10 +59,19 @@ class Trimmer:
                 segment = self.leftover[0]
                 self._reader.forget(segment.path)
                 self._slot.lock.check()
-                self._files.unlink(segment.path)
+                self._unlink(segment.path)
                 del self.leftover[0]
                 self.removed_nbytes += segment.nbytes
                 removed = True
         finally:
             if removed:
                 self._files.sync_directory(self._slot.directory)
+
+    def _unlink(self, path: str) -> None:
+        try:
+            self._files.unlink(path)
+        except StorageError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # Tried again for ever it would keep all later ones, and their room, from being freed.
+            _LOG.warning("somebody else has removed %s; all of it was acknowledged, so nothing is lost this time", path)
