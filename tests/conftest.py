@@ -15,9 +15,11 @@ from collections.abc import Iterator
 
 import pytest
 from _pytest.logging import caplog_records_key
+from hypothesis import HealthCheck, settings
 
 from spoolq._implementation import COMPILED
 from spoolq.spool import lock, mapping, segment
+from tests import ports as ports  # holds them from here on: no test's descriptors
 
 if COMPILED:
     from spoolq.columns._column import live_native_bytes as live_column_bytes
@@ -29,6 +31,9 @@ else:
 
 
 pytest_plugins = ["tests.skips"]
+# How long a made case takes says how busy the machine is.
+settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without a clock")
 _SETTLE_SECONDS = 2.0
 _MEMORY = "/dev/shm/"  # where many a test has its slots
 

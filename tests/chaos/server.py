@@ -16,10 +16,11 @@ from typing import Any
 
 from spoolq.testing import Close, QwpServer, Reject, Script, random_scripts
 from tests.chaos.journal import JournalStore
+from tests.ports import free_port
 
 
 class ServerProcess:
-    """The parent's end: starts it, gives orders, kills it.  ``port`` 0: a free one, the same ever after."""
+    """The parent's end: starts it, gives orders, kills it.  ``port`` is held for it, whether it is up or not."""
 
     def __init__(self, name: str, folder: Path, text_nbytes_max: int) -> None:
         self._name = name
@@ -27,7 +28,7 @@ class ServerProcess:
         self._text_nbytes_max = text_nbytes_max
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = free_port()
 
     @property
     def is_up(self) -> bool:

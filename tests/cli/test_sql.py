@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner, Result
 from spoolq.cli.main import cli
 from spoolq.server import QwpServer
 from spoolq.server.duck import DuckStore
+from tests.ports import free_port
 from tests.server.raw_client import RawClient, block, longs, message, one_row
 
 
@@ -74,8 +74,7 @@ def test_a_server_without_sql() -> None:
 
 
 def test_nobody_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     result = run("SELECT 1", "--addr", f"127.0.0.1:{port}")
     assert result.exit_code == 1
     assert f"no answer from 127.0.0.1:{port}" in result.stderr

@@ -18,6 +18,7 @@ from typing import Any
 from spoolq.testing import QwpServer, Script, random_scripts
 from tests.crash.judge import Judge, Ledger, Wrong
 from tests.crash.nursery import Nursery
+from tests.ports import free_port
 
 # Segment, cap and longest text in bytes; frames above 64 KiB do not go through the mapping.
 _SIZES = (
@@ -111,7 +112,7 @@ class Story:
 
     def run(self) -> None:
         """All lives, the last drain, the verdict."""
-        with QwpServer(store=self._ledger, record_nbytes_max=0) as server:
+        with QwpServer(port=free_port(), store=self._ledger, record_nbytes_max=0) as server:
             weather = Weather(server, self._random)
             weather.is_up = True
             self._conf = f"{server.conf}{self._sizes}{_RECONNECT}sf_append_deadline_millis=30;"

@@ -21,6 +21,7 @@ from spoolq import Sender, TimestampMicros
 from spoolq.config import parse
 from spoolq.qwp.decode import Dictionary, decode
 from spoolq.testing import QwpServer
+from tests.ports import free_port as free_port
 from tests.runtime.manual_clock import ManualClock
 
 TIMEOUT_SECONDS = 10.0
@@ -248,12 +249,6 @@ def frames(server: QwpServer[Any]) -> list[list[int]]:
                 seen += next(list(column.values) for column in table.columns if column.name == "n")
         found.append(seen)
     return found
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with QwpServer() as server:
-        return server.port
 
 
 def python(

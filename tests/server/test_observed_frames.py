@@ -17,6 +17,7 @@ from questdb import QuestDBError
 
 from spoolq.qwp.decode import Dictionary, decode
 from spoolq.server import Answer, Close, Drop, QwpServer, Refuse, Reject, Script
+from tests.ports import free_port
 from tests.sender.harness import Recorder
 
 from .official import FEW, NEVER_SECONDS, OFF, QUICK, both, connected, never, rejecting, row, send, values
@@ -281,8 +282,8 @@ def test_8_connection_events() -> None:
     """One after the other; a Disconnected never has a cause, a failed attempt has a number, a code and a text."""
     listener = Recorder()
     with (
-        QwpServer() as server,
-        QwpServer() as second,
+        QwpServer(port=free_port()) as server,
+        QwpServer(port=free_port()) as second,
         connected(both(server, second) + OFF + QUICK, connection_listener=listener) as sender,
     ):
         sender.await_acked_fsn(send(sender, 1), 5_000)
