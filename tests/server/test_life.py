@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
@@ -12,7 +13,10 @@ import pytest
 
 from spoolq.errors import ConfigError
 from spoolq.server import MemoryStore, QwpServer, Script
+from spoolq.server.connection import Connection
 from spoolq.server.processor import Processor
+from spoolq.server.record import Budget, ConnectionRecord
+from tests.ports import free_port
 
 from .raw_client import CLOSE, RawClient, frame, good_headers, ok, one_row
 
@@ -28,7 +32,7 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str],
 
 
 def test_start_stop_and_again_on_the_same_port() -> None:
-    server = QwpServer()
+    server = QwpServer(port=free_port())
     ports = set()
     for _ in range(3):
         with server:
@@ -43,7 +47,7 @@ def test_start_stop_and_again_on_the_same_port() -> None:
 
 def test_a_second_server_on_the_port_of_a_stopped_one_with_its_rows() -> None:
     store = MemoryStore()
-    with QwpServer(store=store) as first, RawClient(first.port) as client:
+    with QwpServer(port=free_port(), store=store) as first, RawClient(first.port) as client:
         client.upgrade()
         client.message(one_row())
         assert client.answer() == ok(0, ("t", 1))
@@ -52,6 +56,42 @@ def test_a_second_server_on_the_port_of_a_stopped_one_with_its_rows() -> None:
         client.message(one_row())
         assert client.answer() == ok(0, ("t", 2))
     assert store.count("t") == 2
+
+
+def test_who_hears_of_the_end_and_comes_back_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would else be taken by the kernel and reset when the listener goes: another error than of a server that is
+    down, and only now and then."""
+    lost, found = Connection.lost, []
+
+    def come_back(connection: Connection, by: str) -> None:
+        with socket.socket() as again:
+            found.append(again.connect_ex(("127.0.0.1", server.port)))
+        lost(connection, by)
+
+    with QwpServer(port=free_port()) as server, RawClient(server.port) as client:
+        client.upgrade()
+        monkeypatch.setattr(Connection, "lost", come_back)
+        server.stop()
+        client.expect_end()
+    assert found == [errno.ECONNREFUSED]
+
+
+def test_a_server_that_pauses_its_listener_stops_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = threading.Event()
+
+    def none_free(listener: socket.socket) -> Any:
+        refused.set()
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with QwpServer() as server, RawClient(server.port) as client:
+        client.upgrade()
+        monkeypatch.setattr(socket.socket, "accept", none_free)
+        with RawClient(server.port):
+            assert refused.wait(10)
+            server.wait_for(lambda: server._loop is not None and server._loop._paused_until_millis is not None)
+            server.stop()
+        client.expect_end()
+        assert server.connections[0].closed_by == "server_stop"
 
 
 def test_a_taken_port_is_an_os_error_and_leaves_nothing() -> None:
@@ -340,3 +380,33 @@ def test_who_waits_for_a_message_finds_its_rows(monkeypatch: pytest.MonkeyPatch)
             client.answer()
         assert counts == [0, 1, 2]
         assert server.message_count == 3
+
+
+def test_who_finds_a_message_counted_finds_it() -> None:
+    class Watched(list[bytes]):
+        def append(self, payload: bytes) -> None:
+            counts.append(record.message_count)
+            super().append(payload)
+
+    counts: list[int] = []
+    record = ConnectionRecord(0, Budget(1_000), messages=Watched())
+    for number in range(3):
+        record.keep(bytes((number,)))
+    assert (record.messages, record.message_count) == ([b"\0", b"\1", b"\2"], 3)
+    assert counts == [0, 1, 2]
+
+
+def test_who_finds_out_who_ended_it_finds_why() -> None:
+    class Watched(ConnectionRecord):
+        def __setattr__(self, name: str, value: Any) -> None:
+            told.append(name)
+            super().__setattr__(name, value)
+
+    told: list[str] = []
+    record = Watched(0, Budget(0))
+    told.clear()
+    record.closed("client_close", 1000, "bye")
+    record.closed("client_eof")
+    assert (record.closed_by, record.close_code, record.close_reason) == ("client_close", 1000, "bye")
+    assert told[-1] == "closed_by"
+    assert len(told) == 3

@@ -379,11 +379,12 @@ class Loop:
             calls, self._calls = self._calls, []
         for _, future in calls:
             future.set_exception(RuntimeError("the server is stopped"))
+        self._paused_until_millis = None  # nobody asks the listener any more
+        self._listener.close()  # before the others: who comes back at once is refused, and does not wait to be reset
         for channel in list(self.channels.values()):
             self._discard(channel, "server_stop")
         self._selector.close()
-        for sock in (self._listener, self._woken):
-            sock.close()
+        self._woken.close()
         if self._queries is not None:
             self._queries.shutdown(wait=False, cancel_futures=True)
             while wait(list(self._queried), _INTERRUPT_SECONDS).not_done:

@@ -75,10 +75,10 @@ class ConnectionRecord:
         return self.status == 101
 
     def keep(self, payload: bytes) -> None:
-        """A binary frame came."""
-        self.message_count += 1
+        """A binary frame came; who finds it counted finds it here."""
         if self.budget.take(len(payload)):
             self.messages.append(payload)
+        self.message_count += 1
 
     def keep_response(self, payload: bytes) -> None:
         """A binary frame went."""
@@ -86,6 +86,7 @@ class ConnectionRecord:
             self.responses.append(payload)
 
     def closed(self, by: str, code: int | None = None, reason: str = "") -> None:
-        """The first call counts."""
+        """The first call counts; who finds out by whom finds code and text."""
         if self.closed_by is None:
-            self.closed_by, self.close_code, self.close_reason = by, code, reason
+            self.close_code, self.close_reason = code, reason
+            self.closed_by = by
