@@ -125,7 +125,10 @@ class Ledger:
         """AssertionError when the store is not as the ledger demands; ``whole``: all that was reported must be there.
 
         Counts by name: rows landed, rows landed again, flushes in doubt and how many of them landed.
+        No client may be there any more.  What one sent before it was killed is read to its end first: later it would
+        land between the rows of the next one, or in a table that is cleared by then.
         """
+        server.wait_for(lambda: all(record.closed_by for record in server.connections))
         connections = len(server.connections) - self._connections_before
         trying = [] if self._trying is None else [self._trying]
         allowed = {n for numbers in (*self.kept, *self.doubtful, *trying) for n in numbers}

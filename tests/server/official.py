@@ -11,6 +11,7 @@ import questdb
 from questdb import QuestDBError
 
 from spoolq.server import QwpServer, Reject, Script
+from tests.sender.harness import Call
 
 OFF = "auto_flush=off;"
 QUICK = "reconnect_initial_backoff_millis=5;reconnect_max_backoff_millis=20;"
@@ -40,6 +41,20 @@ def connected(conf: str, **options: Any) -> Iterator[Any]:
     finally:
         with suppress(QuestDBError):
             sender.close(flush=False)
+
+
+def retried(server: QwpServer[Any], conf: str, times: int) -> None:
+    """A connect that is refused so often, and comes to an end as soon as the server takes it."""
+
+    def connect() -> None:
+        with connected(server.conf + conf):
+            pass
+
+    before = len(server.connections)
+    connecting = Call(connect)
+    server.wait_for(lambda: len(server.connections) >= before + times)
+    server.accept_new()
+    connecting.outcome()
 
 
 def send_and_wait_for_ever(sender: Any) -> None:

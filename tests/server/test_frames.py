@@ -40,8 +40,9 @@ def test_pending_acks_then_close(data: bytes, code: int) -> None:
         assert record.close_reason
 
 
-def test_a_client_in_the_middle_of_a_large_frame_hears_why() -> None:
-    """What it still sends is drained for a moment, so that no RST overtakes the CLOSE."""
+def test_a_client_in_the_middle_of_a_large_frame_hears_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it still sends is drained for a moment, so that no RST overtakes the CLOSE; however long that takes here."""
+    monkeypatch.setattr("spoolq.server.loop._LINGER_MILLIS", 60_000)
     with QwpServer(**SMALL) as server, RawClient(server.port) as client:
         client.upgrade()
         client.send(bytes((0x82, 0xFF)) + struct.pack(">Q", 30_000_000) + bytes(4 + 30_000_000))
