@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -19,7 +20,7 @@ from spoolq.runtime import engine, lifecycle, storage
 from spoolq.runtime.engine import Engine
 from spoolq.spool import opening
 from spoolq.spool.disk import DiskStore
-from spoolq.spool.files import Files
+from spoolq.spool.files import File, Files
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import QwpServer, Refuse, Script
 
@@ -235,6 +236,32 @@ def test_an_exhausted_table_of_descriptors_is_a_lost_attempt_and_not_the_end(ser
         publish(sender, 0)
         server.wait_for_rows("t", 1)
         assert failures == [0]
+
+
+def test_an_exhausted_table_of_descriptors_is_no_broken_log(
+    server: QwpServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The segments are whole: what cannot be opened now can be when somebody has closed something."""
+    settings = f"sf_dir={tmp_path};sf_max_segment_bytes=200;initial_connect_retry=async;"
+    with open_sender(f"ws::addr=localhost:{free_port()};", settings + "close_flush_timeout_millis=0;") as sender:
+        for number in range(8):
+            publish(sender, number)
+    real, failures = Files.open, [errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+
+    def scarce(files: Files, path: str, *, write: bool = True) -> File:
+        if threading.current_thread().name == "spoolq-io" and failures:
+            raise StorageError(f"cannot open {path}", errno=failures.pop(), filename=path)
+        return real(files, path, write=write)
+
+    monkeypatch.setattr(Files, "open", scarce)
+    listener = Recorder()
+    with open_sender(server, settings, listener=listener) as sender:
+        assert sender.drain(10_000)
+        assert (failures, sender.must_close) == ([], False)
+    assert numbers(server) == list(range(8))
+    lost = [event.cause for event in listener.told if event.kind == "disconnected"]
+    assert len(lost) == 3
+    assert lost[0].startswith("the log cannot be read just now: cannot open")
 
 
 # --- SND-07 ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ socket is always watched, also when nothing waits for an answer (ours.md 29b).
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ _LOG = logging.getLogger("spoolq.delivery")
 LINGER_MILLIS: Final = 50
 _POLL_MILLIS: Final = 1
 _WARN_MILLIS: Final = 5_000  # behaviour.md 5.3
+_SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what the process or the system is short of for now
 _FAILURE: Final = {
     Kind.AUTH: events.FailureKind.AUTH,
     Kind.ROLE: events.FailureKind.ROLE,
@@ -439,6 +441,9 @@ class IoLoop:
             finally:
                 run.release()
         except StorageError as error:
+            if error.errno in _SCARCE:  # the log is whole; and the connection, too, holds what there is too little of
+                self._tell(events.Lost(f"the log cannot be read just now: {error}"))
+                return
             self._tell(events.StorageBroken(error))
             return
         self._flush(connection)
