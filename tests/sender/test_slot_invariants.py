@@ -16,7 +16,7 @@ from spoolq.runtime.clock import Clock
 from spoolq.server import QwpServer
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import Drop, Reject, Script
-from tests.sender.harness import numbers
+from tests.sender.harness import Call, StepClock, numbers, open_sender, until
 from tests.sender.test_on_a_slot import NOBODY, left_in, offline, put
 from tests.spool.files_double import FailingFiles, UnsyncedFiles
 from tests.spool.slot_maker import read_frames
@@ -49,17 +49,21 @@ def test_invariant_09_a_corrupt_file_keeps_its_name_when_the_chain_does_not_hold
 
 
 def test_invariant_26_a_full_slot_blocks_until_the_deadline_and_an_ack_frees_it(tmp_path: Path) -> None:
-    conf = "auto_flush=off;sf_max_segment_bytes=120;sf_max_total_bytes=360;sf_append_deadline_millis=50;"
-    with QwpServer() as server, Sender.from_conf(server.conf + conf, sf_dir=tmp_path) as sender:
+    conf = "sf_max_segment_bytes=120;sf_max_total_bytes=360;sf_append_deadline_millis=50;close_flush_timeout_millis=0;"
+    clock = StepClock()
+    with QwpServer() as server, open_sender(server, f"{conf}sf_dir={tmp_path};", clock=clock) as sender:
         server.hold_acks()
+        call = Call(put_many, sender, 10)
+        until(lambda: sender.published_fsn() == 2)  # each of them waited for its segment
+        clock.wait_for_wait(50)
+        clock.advance(50)
         with pytest.raises(BackpressureError, match="still buffered"):
-            put_many(sender, 10)
-        full = sender.published_fsn()
-        assert full is not None
+            call.outcome()
+        assert sender.published_fsn() == 2
         server.release_acks()
-        assert sender.await_acked_fsn(full, 10_000)
+        assert sender.await_acked_fsn(2)
         sender.flush(wait=True)  # the row that was refused is still there
-        assert numbers(server) == list(range(full + 2))
+        assert numbers(server) == [0, 1, 2, 3]
 
 
 def test_invariant_26_a_terminal_error_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
