@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import Iterator
+
 import pandas as pd
 import pytest
 import questdb
@@ -44,6 +48,28 @@ def test_a_server_that_ends_it() -> None:
         assert closed.responses in ([Ok(0, (("t", 1),))], [])
         dropped = replay([one_row()] * 3, server.port)
         assert (dropped.responses, dropped.is_whole) == ([], False)
+
+
+def test_what_a_server_said_is_heard_also_when_a_write_finds_out_first() -> None:
+    """A CLOSE is in our socket, a RST behind it: the next message cannot be written."""
+    with QwpServer() as server:
+        loop = server._loop
+        assert loop is not None
+
+        def reset() -> None:
+            (channel,) = loop.channels.values()
+            channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            loop._discard(channel, "server_drop")
+
+        def messages() -> Iterator[bytes]:
+            server.wait_for(lambda: server.connections[0].is_upgraded)
+            server.close_connections(1011, "no more")
+            server._call(reset)
+            yield one_row()
+            pytest.fail("it was written")
+
+        found = replay(messages(), server.port)
+    assert (found.close_code, found.is_whole) == (1011, False)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,7 +66,7 @@ def replay(
             while not (found.is_whole or stream.has_ended):
                 stream.read()
         except ConnectionError:
-            stream.has_ended = True
+            stream.read_the_rest()
     return found
 
 
@@ -129,6 +130,12 @@ class _Stream:
             self.read()
         if self.has_ended:
             raise ConnectionError("the server ended the connection")
+
+    def read_the_rest(self) -> None:
+        """What came before the end that a write has met: why it ended."""
+        with suppress(ConnectionError):
+            while not self.has_ended:
+                self.read()
 
     def read(self) -> None:
         """One read; waits for it."""
