@@ -350,7 +350,7 @@ _BUDGET = 60_000
 def test_orp_11_an_exhausted_budget_gives_the_slot_up_with_its_tag(tmp_path: Path, kind: str) -> None:
     offline(tmp_path, (0,), (1,))
     script = Script(refuse=Refuse(503)) if kind == REFUSING else Script(no_ack=True)
-    with QwpServer(script=script) as server:
+    with QwpServer(port=free_port(), script=script) as server:
         if kind == DEAD:
             server.stop()
         bench = Bench(tmp_path, server, f"outage_budget_millis={_BUDGET};")
@@ -371,7 +371,7 @@ def test_orp_11_an_exhausted_budget_gives_the_slot_up_with_its_tag(tmp_path: Pat
 @pytest.mark.parametrize("kind", [DEAD, REFUSING])
 def test_without_a_budget_a_server_that_is_away_is_waited_for(tmp_path: Path, kind: str) -> None:
     offline(tmp_path, (0,))
-    with QwpServer(script=Script(refuse=Refuse(503))) as server:
+    with QwpServer(port=free_port(), script=Script(refuse=Refuse(503))) as server:
         if kind == DEAD:
             server.stop()
         bench = Bench(tmp_path, server)

@@ -17,12 +17,12 @@ from spoolq.events import ConnectionEvent, ErrorEvent
 from spoolq.runtime.dispatcher import Dispatcher
 from spoolq.testing import Drop, QwpServer, Refuse, Reject, Script
 
-from .harness import Recorder, numbers, open_sender, publish, publish_unanswered, put, until
+from .harness import Recorder, free_port, numbers, open_sender, publish, publish_unanswered, put, until
 
 
 @pytest.fixture
 def server() -> Iterator[QwpServer]:
-    with QwpServer() as running:
+    with QwpServer(port=free_port()) as running:  # which some of them stop
         yield running
 
 

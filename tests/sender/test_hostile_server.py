@@ -23,7 +23,7 @@ import pytest
 from spoolq import Sender, ServerRejection, SpoolqError
 from spoolq.testing import Close, QwpServer, Reject, Script
 
-from .harness import TIMEOUT_SECONDS, Call, numbers, publish
+from .harness import TIMEOUT_SECONDS, Call, free_port, numbers, publish
 
 _CONF = (
     "initial_connect_retry=async;auto_flush=off;reconnect_initial_backoff_millis=1;reconnect_max_backoff_millis=20;"
@@ -42,7 +42,7 @@ class Hostile:
 
     def __init__(self, harm: Harm) -> None:
         self._harm = harm
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", free_port()), backlog=64)
         self.port = self._listener.getsockname()[1]
         self.visited = threading.Event()
         self._stopping = False

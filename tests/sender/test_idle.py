@@ -26,7 +26,7 @@ from tests.chaos.journal import Journals
 from tests.chaos.server import ServerProcess
 from tests.crash.rows import row
 
-from .harness import TIMEOUT_SECONDS, StepClock, child_environment, numbers, open_sender, publish
+from .harness import TIMEOUT_SECONDS, StepClock, child_environment, free_port, numbers, open_sender, publish
 
 IDLE_SECONDS = 10.0
 _SENDER = """
@@ -82,7 +82,7 @@ def test_lng_01_an_idle_sender_makes_no_system_call(tmp_path: Path, where: str) 
 
 def test_lng_01_without_a_server_only_the_attempts_cost_anything() -> None:
     """One in five seconds here, by the I/O thread; the others do not run."""
-    with QwpServer() as server:
+    with QwpServer(port=free_port()) as server:
         conf = f"{server.conf}reconnect_initial_backoff_millis=5000;initial_connect_retry=off;"
         conf += "close_flush_timeout_millis=30000;"  # the backoff may last ten seconds
         with _child(conf) as child:

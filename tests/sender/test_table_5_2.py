@@ -73,7 +73,7 @@ def test_5_2_a_fault_at_the_upgrade(row: Refused, when: str, client: str) -> Non
     """Both clients do in each row what the table says.  Only the words differ: ours has the body of a refusal."""
     keys = "auth_timeout_ms=500;" if row.script.silent else ""
     error: SpoolqError | QuestDBError | None = None
-    with QwpServer() as lost, QwpServer(script=row.script) as faulty, QwpServer() as second:
+    with QwpServer(port=free_port()) as lost, QwpServer(script=row.script) as faulty, QwpServer() as second:
         try:
             conf = addresses(faulty, second) if when == "at the start" else addresses(lost, faulty, second)
             with opened(client, conf, keys) as sender:
