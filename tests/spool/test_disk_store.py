@@ -26,7 +26,7 @@ from spoolq.spool.segment_file import StoredSegment
 from spoolq.spool.store import StoreStats
 from tests.spool import slot_maker
 from tests.spool.disk_slot import CREATED, SEGMENT, fill, fresh, names, payload_of, put, replay
-from tests.spool.files_double import RecordingFiles
+from tests.spool.files_double import RecordingFiles, UnsyncedFiles
 
 
 @pytest.fixture
@@ -577,6 +577,27 @@ def test_seg_12_rng_05_a_reader_never_sees_a_frame_before_its_bytes(slot: Path) 
     assert store.stats().trouble == ""
     store.close()
     assert names(slot) == [".lock", ".lock.pid"]
+
+
+@pytest.mark.parametrize("files", [UnsyncedFiles, RecordingFiles], ids=["mapped", "not mapped"])
+def test_seg_12_a_frame_that_is_counted_and_not_published_yet_is_not_sent(slot: Path, files: type[Files]) -> None:
+    """Two steps on the plain body.  Acknowledged between them it would wait for its acknowledgement for ever."""
+    store = fresh(files(), slot)
+    fill(store, 1)
+    room = store.reserve(30)
+    assert room is not None
+    room.view[:] = payload_of(1)
+    if room.staged:
+        store._write_staged(room)
+        room.segment.count_frame(30)
+    else:
+        room.segment.publish(room)
+    assert store.published_fsn == 0
+    run = store.run(0, 10, 1_000)
+    assert run is not None
+    assert (run.first_fsn, run.last_fsn) == (0, 0)
+    run.release()
+    store.close()
 
 
 def test_33_a_ctrl_c_at_the_end_of_a_rotation_leaves_a_store_that_goes_on(tmp_path: Path) -> None:

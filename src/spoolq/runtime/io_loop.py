@@ -205,8 +205,8 @@ class IoLoop:
         if connection is not None:
             connection.close(None)
         self._resolver.forked()
-        self._wake.close()
-        self._cancel.close()
+        self._wake.forked()
+        self._cancel.forked()
 
     def _tell(self, event: events.Event) -> None:
         self._pending += self.machine.handle(event, self._clock.now_millis())

@@ -1,7 +1,7 @@
 """A descriptor that another thread can make readable: it ends a ``select``.
 
-`Wakeup.set` may be called from any thread, any number of times; `clear` only by the thread that
-selects.  Owned by the I/O loop.  An eventfd on Linux, a pipe elsewhere; a pair of sockets where only sockets can be
+`Wakeup.set` may be called from any thread, any number of times, also while another one calls `close`; `clear` only
+by the thread that selects.  Owned by the I/O loop.  An eventfd on Linux, a pipe elsewhere; a pair of sockets where only sockets can be
 waited for (Windows).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 
 from spoolq.link.poller import HAS_POLL
 
@@ -18,6 +19,7 @@ class Wakeup:
     """One eventfd (or pipe, or pair), closed by `close`."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # a write that is on its way must not find the number with somebody else's file
         self._sockets: tuple[socket.socket, ...] = ()
         if not HAS_POLL:
             reader, writer = self._sockets = socket.socketpair()
@@ -37,7 +39,7 @@ class Wakeup:
 
     def set(self) -> None:
         """Makes the descriptor readable; harmless after `close`."""
-        with contextlib.suppress(OSError):  # a full pipe is readable already
+        with self._lock, contextlib.suppress(OSError):  # a full pipe is readable already
             if self._sockets:
                 self._sockets[1].send(b"\1")
             else:
@@ -53,11 +55,17 @@ class Wakeup:
 
     def close(self) -> None:
         """Frees the descriptors; a second call does nothing."""
-        read, write = self._read, self._write
-        self._read = self._write = -1
-        for one in self._sockets:
-            one.close()
-        if self._sockets:
-            return
-        for descriptor in {read, write} - {-1}:
-            os.close(descriptor)
+        with self._lock:
+            read, write = self._read, self._write
+            self._read = self._write = -1
+            for one in self._sockets:
+                one.close()
+            if self._sockets:
+                return
+            for descriptor in {read, write} - {-1}:
+                os.close(descriptor)
+
+    def forked(self) -> None:
+        """`close` in a forked child; a thread that is not here may have held the lock."""
+        self._lock = threading.RLock()
+        self.close()

@@ -313,8 +313,11 @@ class DiskStore(Appender):
     def run(self, first_fsn: int, max_frames: int, max_nbytes: int) -> Run | None:
         """Published frames from ``first_fsn`` on, of one segment; None when there is none.  Raises StorageError."""
         with self._lock:
-            if not self.acked_fsn < first_fsn <= self.published_fsn or self._closed:
+            published = self.published_fsn
+            if not self.acked_fsn < first_fsn <= published or self._closed:
                 return None
+            # A frame is in its segment before it is published: sent too early its acknowledgement would be lost.
+            max_frames = min(max_frames, published - first_fsn + 1)
             active = self._active_file
             if first_fsn >= active.frames.base:
                 self._pinned = [frames for frames in self._pinned if frames.pins]
