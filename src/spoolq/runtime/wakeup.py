@@ -1,8 +1,8 @@
 """A descriptor that another thread can make readable: it ends a ``select``.
 
 `Wakeup.set` may be called from any thread, any number of times, also while another one calls `close`; `clear` only
-by the thread that selects.  Owned by the I/O loop.  An eventfd on Linux, a pipe elsewhere; a pair of sockets where only sockets can be
-waited for (Windows).
+by the thread that selects.  Owned by the I/O loop.  An eventfd on Linux, a pipe elsewhere; a pair of sockets where
+only sockets can be waited for (Windows).
 """
 
 from __future__ import annotations
