@@ -179,6 +179,22 @@ def test_a_wrong_script_is_a_usage_error(tmp_path: Path, text: str, word: str) -
     result = CliRunner().invoke(cli, ["serve", "--script", str(path)])
     assert result.exit_code == 2
     assert word in result.stderr
+    assert str(path) in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--script", "--auth-file"])
+def test_a_file_that_is_no_text_is_a_usage_error(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff\xfe")
+    result = CliRunner().invoke(cli, ["serve", "--port", "0", option, str(path)])
+    assert result.exit_code == 2
+    assert f"{path} cannot be read as text" in result.stderr
+
+
+def test_a_wrong_name_of_the_timestamp_is_a_usage_error() -> None:
+    result = CliRunner().invoke(cli, ["serve", "--port", "0", "--timestamp-name", "a,b"])
+    assert result.exit_code == 2
+    assert "timestamp_name" in result.stderr
 
 
 def test_a_taken_port_is_exit_1() -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spoolq.cli.main import cli
-from spoolq.server import QwpServer
+from spoolq.server import Auth, QwpServer
 from spoolq.server.duck import DuckStore
 from tests.ports import free_port
 from tests.server.raw_client import RawClient, block, longs, message, one_row
@@ -88,6 +88,39 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert "cannot be opened" in result.stderr
 
 
-@pytest.mark.parametrize("address", ["host:port", "host:"])
+def test_no_value_is_cut_and_names_have_no_markup(rows: str) -> None:
+    columns = ", ".join(f"'value {n} {'x' * 40}' AS \"[/c{n}]\"" for n in range(5))
+    result = run(f"SELECT {columns}, chr(27) || '[31mred' AS e", "--file", rows)
+    assert result.exit_code == 0
+    for n in range(5):
+        assert f"value {n} {'x' * 40}" in result.output
+        assert f"[/c{n}]" in result.output
+    assert "[31mred" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_a_server_that_refuses_says_what_to_do() -> None:
+    with QwpServer(auth=Auth(users={"ann": "secret"})) as server:
+        result = run("SELECT 1", "--addr", f"127.0.0.1:{server.port}")
+    assert result.exit_code == 1
+    assert "401" in result.stderr
+    assert "--file" in result.stderr
+    with QwpServer() as server:
+        result = run("SELECT '" + "x" * 9_000 + "'", "--addr", f"127.0.0.1:{server.port}")
+    assert result.exit_code == 1
+    assert "too long" in result.stderr
+
+
+def test_what_is_no_text_and_no_host_is_an_error_and_no_traceback() -> None:
+    with QwpServer() as server:
+        result = run("SELECT '\udcff'", "--addr", f"127.0.0.1:{server.port}")
+    assert result.exit_code == 1
+    assert "takes no SQL" in result.stderr
+    result = run("SELECT 1", "--addr", "a..b:9000")
+    assert result.exit_code == 1
+    assert "no answer from a..b:9000" in result.stderr
+
+
+@pytest.mark.parametrize("address", ["host:port", "host:", "host:65536", "host:\u00b2"])
 def test_what_is_no_address(address: str) -> None:
     assert run("SELECT 1", "--addr", address).exit_code == 2

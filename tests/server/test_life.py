@@ -107,7 +107,15 @@ def test_starting_twice_is_an_error_and_stopping_twice_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"role": "BOSS"}, {"receive_buffer_nbytes": 26}, {"tables_max": -1}, {"columns_max": "3"}]
+    "options",
+    [
+        {"role": "BOSS"},
+        {"timestamp_name": "a,b"},
+        {"timestamp_name": ""},
+        {"receive_buffer_nbytes": 26},
+        {"tables_max": -1},
+        {"columns_max": "3"},
+    ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -319,7 +327,7 @@ def test_sql_without_a_sql_store_says_so() -> None:
     assert status == 400
     assert json.loads(body) == {
         "query": "select 1",
-        "error": "this server keeps rows in memory and takes no SQL: start it with the SQL store",
+        "error": "this server keeps rows in memory and takes no SQL; `spoolq serve --sql` and a DuckStore do",
         "position": 0,
     }
 

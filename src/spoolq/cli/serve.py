@@ -140,13 +140,26 @@ def _dedup_keys(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def _read_script(path: str | None) -> tuple[Script, ...]:
-    return from_json(Path(path).read_text(encoding="utf-8")) if path is not None else ()
+    if path is None:
+        return ()
+    text = _read_text(path)
+    try:
+        return from_json(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}") from None
 
 
 def _read_auth(path: str) -> Auth:
     """A line with a colon is a user and a password, any other a token; blank ones and those with # do not count."""
     users, tokens = {}, set()
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in _read_text(path).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, password = line.partition(":")
@@ -164,5 +177,6 @@ def _tls(path: str | None) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(path)
     except ssl.SSLError as error:
-        raise ConfigError(f"{path} is no certificate with its key: {error.reason}") from None
+        why = error.reason or "no PEM in it"
+        raise ConfigError(f"{path} is no certificate with its key: {why}") from None
     return context

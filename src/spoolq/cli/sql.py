@@ -18,6 +18,8 @@ from spoolq import limits
 from spoolq.errors import ConfigError
 
 _TIMEOUT_SECONDS: Final = 120.0
+_PORT_MAX: Final = 65_535
+_WIDTH_MAX: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class _AddressType(click.ParamType[Any]):
         host, colon, port = str(value).rpartition(":")
         if not colon or port.endswith("]"):
             host, port = str(value), str(limits.DEFAULT_PORT)
-        if not port.isdigit():
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= _PORT_MAX):
             self.fail(f"{value!r} is not host:port", param, ctx)
         return _Address(host.strip("[]"), int(port))
 
@@ -59,20 +61,27 @@ def _ask_server(address: _Address, query: str) -> dict[str, Any]:
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_SECONDS)
     place = f"{address.host}:{address.port}"
     try:
-        connection.request("GET", "/exec?" + urlencode({"query": query}))
+        connection.request("GET", "/exec?" + urlencode({"query": query}, errors="replace"))
         response = connection.getresponse()
         body = response.read()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         raise click.ClickException(f"no answer from {place}: {error}; is `spoolq serve --sql` running?") from None
     finally:
         connection.close()
     try:
         answer = json.loads(body)
     except ValueError:
-        raise click.ClickException(f"{place} answered with HTTP status {response.status} and no JSON") from None
+        why = _REFUSED.get(response.status, "")
+        raise click.ClickException(f"{place} answered with HTTP status {response.status} and no JSON{why}") from None
     if not isinstance(answer, dict) or not {"dataset", "error"} & set(answer):
         raise click.ClickException(f"{place} answered with something else than rows")
     return answer
+
+
+_REFUSED: Final = {
+    401: ": it wants credentials, which this command has none of; stop it and ask its file by --file",
+    431: ": the query is too long for a request; stop the server and ask its file by --file",
+}
 
 
 def _ask_file(path: str, query: str) -> dict[str, Any]:
@@ -94,12 +103,16 @@ def _show(answer: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    def cell(value: object) -> Text:  # not a str: data has no markup, and does not talk to the terminal
+        return Text("".join(character if character.isprintable() else " " for character in str(value)))
+
     grid = Table()
     for column in answer["columns"]:
         number = column["type"] in ("BYTE", "SHORT", "INT", "LONG", "FLOAT", "DOUBLE")
-        grid.add_column(column["name"], justify="right" if number else "left")
+        grid.add_column(cell(column["name"]), justify="right" if number else "left")
     for row in answer["dataset"]:
-        grid.add_row(*(Text("" if value is None else str(value)) for value in row))  # no markup in data
-    console = Console()
+        grid.add_row(*(cell("" if value is None else value) for value in row))
+    # As wide as it is, or values would be cut to fit; a terminal wraps the lines.
+    console = Console(width=max(Console().width, Console(width=_WIDTH_MAX).measure(grid).maximum))
     console.print(grid)
     console.print(f"{answer['count']:,} rows")

@@ -32,6 +32,7 @@ __all__ = [
     "Table",
     "WireFault",
     "blocks",
+    "check_column_name",
     "check_dimensions",
     "check_names",
     "decode",

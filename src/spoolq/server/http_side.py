@@ -100,7 +100,9 @@ def answer_query(store: object, sql: str, limit: str = "") -> dict[str, Any]:
         if not sql.strip():
             raise QueryError("empty query")
         if not isinstance(store, SqlStore):
-            raise QueryError("this server keeps rows in memory and takes no SQL: start it with the SQL store")
+            raise QueryError(
+                "this server keeps rows in memory and takes no SQL; `spoolq serve --sql` and a DuckStore do"
+            )
         result = store.query(sql, _rows(limit))
     except QueryError as error:
         return {"query": sql, "error": str(error), "position": error.position}

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from spoolq import limits
-from spoolq.errors import ConfigError
+from spoolq.errors import ConfigError, InvalidNameError
+from spoolq.qwp.decode import check_column_name
 
 FRAME_HEADER_BYTES_MAX: Final = 14  # two bytes, a 64-bit length, the mask
 ROLES: Final = ("STANDALONE", "PRIMARY", "REPLICA", "PRIMARY_CATCHUP", "UNKNOWN")
@@ -116,6 +117,10 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ConfigError(f"role is {self.role!r}; it takes one of {', '.join(ROLES)}", key="role")
+        try:
+            check_column_name(self.timestamp_name)
+        except InvalidNameError as error:
+            raise ConfigError(f"timestamp_name: {error}", key="timestamp_name") from None
         if self.receive_buffer_nbytes <= FRAME_HEADER_BYTES_MAX + limits.HEADER_BYTES:
             text = f"receive_buffer_nbytes is {self.receive_buffer_nbytes}: not even an empty message fits"
             raise ConfigError(text, key="receive_buffer_nbytes")
