@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from spoolq import config as configuration
 from spoolq import limits
@@ -85,7 +85,14 @@ class Sender(DropIn):
         progress_handler: ProgressHandler | None = None,
         **settings: Any,
     ) -> None:
+        if "::" in str(protocol):
+            raise ConfigError(
+                "a connect string goes to Sender.from_conf(...); Sender(...) takes its settings as keywords"
+            )
         if host is not None:
+            if not isinstance(host, str):
+                text = f"the host is a str, not {type(host).__name__}, and stands behind the protocol"
+                raise ConfigError(f"{text}: Sender('ws', 'localhost', 9000)", key="addr")
             if "addr" in settings:
                 raise ConfigError("the server is given as host and as addr; give it once", key="addr")
             bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -440,6 +447,13 @@ class Sender(DropIn):
         call ``close()`` again, or ``close(flush=False)`` to let go of the slot without the sync.
         """
         self._engine.close(flush=flush)
+
+    def __reduce__(self) -> NoReturn:
+        """It cannot be pickled or copied: raises TypeError."""
+        raise TypeError(
+            "a Sender has a connection and threads, and cannot be pickled or copied: pass the connect string on, and open "
+            "one in the process that sends"
+        )
 
     def __enter__(self) -> Self:
         return self

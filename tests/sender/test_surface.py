@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
+import pickle
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -330,3 +333,23 @@ def test_importing_spoolq_imports_nothing_heavy(record_property) -> None:
     assert done.returncode == 0, done.stderr
     print("import spoolq:", done.stdout.strip())
     assert done.stdout.strip().endswith("[]"), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (("ws::addr=localhost:9000;",), "Sender.from_conf"),
+        (("localhost", 9000), "Sender\\('ws', 'localhost', 9000\\)"),
+        (("localhost",), "write ws::"),
+    ],
+)
+def test_a_constructor_that_is_given_something_else_says_how_it_is_called(given: tuple[Any, ...], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        Sender(*given)
+
+
+def test_a_sender_is_not_pickled_or_copied_and_says_what_to_do(server: QwpServer) -> None:
+    with open_sender(server) as sender:
+        for take in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="pass the connect string on"):
+                take(sender)
