@@ -90,13 +90,9 @@ class Sender(DropIn):
                 "a connect string goes to Sender.from_conf(...); Sender(...) takes its settings as keywords"
             )
         if host is not None:
-            if not isinstance(host, str):
-                text = f"the host is a str, not {type(host).__name__}, and stands behind the protocol"
-                raise ConfigError(f"{text}: Sender('ws', 'localhost', 9000)", key="addr")
             if "addr" in settings:
                 raise ConfigError("the server is given as host and as addr; give it once", key="addr")
-            bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-            settings["addr"] = bracketed if port is None else f"{bracketed}:{port}"
+            settings["addr"] = _address(host, port)
         elif port is not None:
             raise ConfigError("a port needs a host", key="addr")
         self._open(
@@ -451,8 +447,8 @@ class Sender(DropIn):
     def __reduce__(self) -> NoReturn:
         """It cannot be pickled or copied: raises TypeError."""
         raise TypeError(
-            "a Sender has a connection and threads, and cannot be pickled or copied: pass the connect string on, and open "
-            "one in the process that sends"
+            "a Sender has a connection and threads, and cannot be pickled or copied: pass the connect string on, and "
+            "open one in the process that sends"
         )
 
     def __enter__(self) -> Self:
@@ -495,6 +491,15 @@ class TableWriter:
     def rows(self, rows: Iterable[Sequence[Any]], *, at: Any = None) -> int:
         """Buffers many rows; see `Sender.rows`."""
         return self._sender.rows(self._name, rows, symbols=self._symbols, columns=self._columns, at=at)
+
+
+def _address(host: Any, port: int | str | None) -> str:
+    """``host:port`` for ``addr``."""
+    if not isinstance(host, str):
+        text = f"the host is a str, not {type(host).__name__}, and stands behind the protocol"
+        raise ConfigError(f"{text}: Sender('ws', 'localhost', 9000)", key="addr")
+    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return bracketed if port is None else f"{bracketed}:{port}"
 
 
 def _fsn(fsn: int) -> int | None:
