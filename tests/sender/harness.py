@@ -43,6 +43,8 @@ class StepClock(ManualClock):
         self._polls = 0
 
     def poll(self, poller: select.poll, timeout_millis: int | None) -> list[tuple[int, int]]:
+        if timeout_millis is None and (ready := poller.poll(0)):
+            return ready  # woken before it slept
         with self._lock:
             self._polling = [timeout_millis]
             self._polls += 1
@@ -178,6 +180,13 @@ def until(happened: Callable[[], Any]) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it did not come to that"
         select.select([], [], [], 0.001)
+
+
+def keeper_rests(sender: Sender) -> bool:
+    """Whether the keeper of a slot has noted what is acknowledged and waits: no file comes or goes by itself."""
+    keeper, store = sender._engine.keeper, sender._engine.store
+    with keeper._lock:
+        return keeper.dormant and store._watermark_fsn == store.acked_fsn
 
 
 def open_sender(

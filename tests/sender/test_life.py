@@ -62,6 +62,7 @@ def test_31_exit_without_close_does_not_hang_on_a_silent_server(server: QwpServe
     )
     assert done.returncode == 0, done.stderr
     assert "close() gave up after 500 ms" in done.stderr
+    server.wait_for_rows("t", 1)
     assert numbers(server) == [0]
 
 

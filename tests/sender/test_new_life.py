@@ -34,7 +34,7 @@ from spoolq.qwp.layout import Status
 from spoolq.server import QwpServer
 from spoolq.spool.symbol_log import HEADER
 from spoolq.testing import Reject, Script
-from tests.sender.harness import Call, Recorder, numbers, open_sender, publish, put, until
+from tests.sender.harness import Call, Recorder, keeper_rests, numbers, open_sender, publish, put, until
 
 LARGE = 3  # more entries than that begin anew
 SLOT = "sf_max_segment_bytes=4096;sf_max_total_bytes=1m;"
@@ -161,14 +161,13 @@ def test_ours_4_the_connection_is_left_in_order_at_once_and_for_the_same_endpoin
 def test_ours_4_a_buffered_row_and_a_frame_that_waits_are_no_idle_point(where: str) -> None:
     with QwpServer() as server, opened(server, where) as sender:
         server.hold_acks()
-        first = publish(sender, 0, 1, 2, 3)
+        publish(sender, 0, 1, 2, 3)
         put(sender, 4)
-        assert not sender._engine.new_life.wanted_now(), "a frame waits"
-        server.release_acks()
-        assert sender.await_acked_fsn(first, 10_000)
         rows, new_life = sender._engine.rows, sender._engine.new_life
-        with rows:  # as the keeper does it
-            new_life.wanted_now()
+        assert not new_life.wanted_now(), "a frame waits"
+        with rows:  # as the keeper does it, which finds the lock taken
+            server.release_acks()
+            until(lambda: new_life.due)
             assert not new_life.begin(), "a row is buffered"
             assert not new_life.due
         assert lives(sender) == 0
@@ -183,22 +182,13 @@ def test_ours_4_a_frame_that_comes_first_is_not_lost(where: str) -> None:
     """Between "drained" and "begin": the keeper finds the lock taken, and then a frame that waits."""
     with QwpServer() as server, opened(server, where) as sender:
         engine = sender._engine
+        server.hold_acks()
+        publish(sender, 0, 1, 2, 3)
+        put(sender, 4)
         with engine.rows:
-            engine.publisher.publish()
-            server.hold_acks()
-        with engine.rows:
-            for value in range(4):
-                engine.rows.unlock()
-                put(sender, value)
-                engine.rows.lock()
-            engine.publisher.publish()
             server.release_acks()
-            until(lambda: sender.acked_fsn() == 0)
-            assert engine.new_life.due, "it is drained, and the keeper waits for the lock"
+            until(lambda: engine.new_life.due)  # it is drained, and the keeper waits for the lock
             server.hold_acks()
-            engine.rows.unlock()
-            put(sender, 4)
-            engine.rows.lock()
             engine.publisher.publish()
             assert not engine.new_life.begin()
             assert lives(sender) == 0
@@ -349,9 +339,7 @@ def test_ours_4_a_slot_that_is_drained_already_when_it_is_opened(tmp_path: Path)
         with opened(server, conf, entries=1_000) as sender:
             publish(sender, 0, 1, 2, 3)
             sender.wait()
-            store: Any = sender._engine.store
-            for now in (10**9, 10**9 + 1_000):
-                store.keep(now)  # the watermark is stored
+            until(lambda: keeper_rests(sender))  # the watermark is stored
             shutil.copytree(tmp_path / "a", tmp_path / "b")
         with _limit(LARGE), open_sender(server, f"sf_dir={tmp_path / 'b'};{SLOT}") as sender:
             until(lambda: lives(sender) == 1)
@@ -386,6 +374,7 @@ def test_ours_4_a_kill_afterwards_leaves_a_slot_that_goes_on_with_the_new_ids(tm
             server.hold_acks()
             for value in range(frames):
                 publish(sender, 10 + value)
+            until(lambda: keeper_rests(sender))  # a copy takes its time: nothing may change meanwhile
             shutil.copytree(tmp_path / "a", tmp_path / "b")
             server.release_acks()
         server.store.clear()
@@ -462,9 +451,9 @@ def test_ours_4_it_is_over_when_it_has_begun_and_a_closing_sender_begins_none(wh
         new_life.entries_max = 1_000
         publish(sender, 4, 5, 6, 7)
         sender.wait()
-        new_life.entries_max = LARGE
-        for closing in (True, False):
-            progress.closing = closing
-            with sender._engine.rows:
+        with sender._engine.rows:  # the keeper, should it look, begins none before we have seen it
+            new_life.entries_max = LARGE
+            for closing in (True, False):
+                progress.closing = closing
                 assert new_life.wanted_now()
                 assert new_life.due is not closing

@@ -15,7 +15,7 @@ from spoolq import Sender, SlotBusyError, StorageError, TimestampNanos
 from spoolq.server import QwpServer
 from spoolq.spool.files import Files
 from spoolq.testing import Drop, Script
-from tests.sender.harness import Recorder, StepClock, frames, numbers, open_sender, publish
+from tests.sender.harness import Recorder, StepClock, frames, keeper_rests, numbers, open_sender, publish, until
 
 NOBODY = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
 
@@ -300,6 +300,7 @@ def test_inv_27_a_slot_that_was_removed_and_made_anew_is_left_alone_and_close_sa
         old = Sender.from_conf(server.conf, sf_dir=tmp_path, auto_flush="off")
         put(old, 0)
         old.wait()
+        until(lambda: keeper_rests(old))
         shutil.rmtree(tmp_path / "default")
         new = silent(away, tmp_path)
         held = left_in(tmp_path)
