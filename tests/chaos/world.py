@@ -72,11 +72,18 @@ class Server:
 
 
 class World:
-    """See the package's text; ``counts`` grows by what happened."""
+    """See the package's text; ``counts`` grows by what happened.
 
-    def __init__(self, seed: int, seconds: float, folder: Path, nursery: Nursery, counts: Counter[str]) -> None:
+    ``kills_min``: it goes on beyond its seconds until so many servers, and so many writers, have been killed: how
+    many that are in a minute says how long a process takes to start here.
+    """
+
+    def __init__(
+        self, seed: int, seconds: float, folder: Path, nursery: Nursery, counts: Counter[str], kills_min: int = 0
+    ) -> None:
         self._seed = seed
         self._seconds = seconds
+        self._kills_min = kills_min
         self._nursery = nursery
         self._counts = counts
         self._random = random.Random(seed)
@@ -108,7 +115,7 @@ class World:
     def _chaos(self, until: float) -> None:
         self._start(drain=False)
         killed_at = self._next_kill()
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until or not self._killed_enough():
             for server in self._servers:
                 if server.next_change <= now:
                     server.change()
@@ -116,9 +123,12 @@ class World:
                 self._kill()
                 self._start(drain=False)
                 killed_at = self._next_kill()
-            upcoming = min(killed_at, until, *(server.next_change for server in self._servers))
-            self._hear_until(upcoming)
+            upcoming = [killed_at, *(server.next_change for server in self._servers)]
+            self._hear_until(min(upcoming) if until <= now else min(until, *upcoming))
         self._kill()
+
+    def _killed_enough(self) -> bool:
+        return all(self._counts[f"{who}: killed by SIGKILL"] >= self._kills_min for who in ("server", "writer"))
 
     def _next_kill(self) -> float:
         return time.monotonic() + self._random.expovariate(1 / _WRITER_LIFE_SECONDS)
