@@ -152,7 +152,7 @@ def test_max_buf_size_is_a_limit_for_a_caller_that_goes_on_after_the_error(serve
 
 def test_BP_02_an_ack_during_the_wait_lets_it_through(server: QwpServer) -> None:
     clock = StepClock()
-    with open_sender(server, _SMALL, clock=clock) as sender:
+    with open_sender(server, _SMALL + "close_flush_timeout_millis=0;", clock=clock) as sender:
         server.hold_acks()
         _big(sender, 0, 1)
         for number in (2, 3, 4):
