@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import sys
@@ -180,6 +181,7 @@ def test_a_reset_is_told_on_both_ways() -> None:
     connection = Connection(ours, UPGRADE)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     theirs.close()
+    assert select.select([connection], [], [], 10)[0]
     (lost,) = connection.receive()
     assert isinstance(lost, Lost)
     assert "reset" in lost.text

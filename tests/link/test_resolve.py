@@ -89,6 +89,7 @@ def test_snd_08_a_blocked_resolver_is_left_when_the_connect_is_cancelled(
         error = failure("db.example", pipe[0], resolver)
         assert error.kind is Kind.CANCELLED
         assert len(threads()) == 1, "however often it is tried"
+    blocked.wait_until_asked(1)  # the thread may be late
     assert blocked.asked == ["db.example"]
 
 

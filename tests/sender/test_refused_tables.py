@@ -72,6 +72,7 @@ def test_6_3_the_resolver_and_a_dead_letters_event_have_them_too(server: QwpServ
     with open_sender(server, f"sf_dir={tmp_path};", handler=handler, error_policy=resolver) as sender:
         _refused(sender, "trades")
         sender.wait()
+        handler.wait_for()
     assert [event.tables for event in asked.told] == [("trades",)]
     assert [(event.policy, event.tables) for event in handler.told] == [("drop", ("trades",))]
 
