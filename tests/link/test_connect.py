@@ -19,6 +19,7 @@ import pytest
 from spoolq.link import Binary, ConnectFailure, Connection, ConnectOptions, Endpoint, Kind, authorization, connect
 from spoolq.server import QwpServer
 from tests.link.peer import Peer, Talk, accepted, request, wait_for_end
+from tests.ports import free_port
 
 module = sys.modules[connect.__module__]
 
@@ -295,8 +296,7 @@ def test_an_end_at_each_byte_of_the_answer_is_no_connection(wake: int, reset: bo
 
 
 def test_a_port_where_nobody_listens(wake: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        endpoint = Endpoint("127.0.0.1", listener.getsockname()[1])
+    endpoint = Endpoint("127.0.0.1", free_port())
     error = failure(endpoint, wake)
     assert error.kind is Kind.TCP
     assert error.text == f"{endpoint} cannot be reached: Connection refused"
@@ -317,9 +317,8 @@ def test_a_name_that_is_none(wake: int) -> None:
 
 @pytest.mark.parametrize("first", ["refused", "unsupported"])
 def test_each_address_of_a_host_is_tried(wake: int, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Peer(accepting) as peer, socket.create_server(("127.0.0.1", 0)) as listener:
-        dead = listener.getsockname()
-        listener.close()
+    with Peer(accepting) as peer:
+        dead = ("127.0.0.1", free_port())
         family = socket.AF_INET if first == "refused" else 999
         found = [
             (family, socket.SOCK_STREAM, 6, "", dead),
