@@ -44,6 +44,8 @@ def test_the_commands_exist(command: str) -> None:
     if tool == "make":
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+    elif tool == "pip":
+        assert command == "pip install '.[cli,sql]'"
     else:
         assert tool == "spoolq"
         from spoolq.cli.main import cli

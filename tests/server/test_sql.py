@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,8 @@ import pytest
 from spoolq.errors import ConfigError
 from spoolq.server import QwpServer
 from spoolq.server.duck import DuckStore
+from spoolq.server.handshake import Request
+from spoolq.server.http_side import HttpSide, QueryError, Result, Rows
 from spoolq.server.sql_values import type_name
 
 from .raw_client import BINARY, DEFER, DELTA, RawClient, block, error_of, frame, longs, message, ok, one_row
@@ -395,6 +398,35 @@ def test_stopping_ends_a_query_that_runs_for_ever(store: DuckStore) -> None:
             other.upgrade()
             other.message(one_row())
             assert other.answer() == ok(0, ("t", 1))
+
+
+class Endless:
+    """A store whose query ends when it is interrupted, and not before."""
+
+    def __init__(self) -> None:
+        self.interrupted = threading.Event()
+
+    def query(self, sql: str, rows: Rows = None) -> Result:
+        if sql == "SELECT 1":
+            return Result([("1", "INT")], [[1]])
+        assert self.interrupted.wait(60)
+        raise QueryError("INTERRUPT Error: Interrupted!")
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+def test_a_query_that_runs_for_ever_is_ended_and_the_next_one_is_answered() -> None:
+    """Who asked for it may be gone: that looks like a client that waits."""
+    side = HttpSide(Endless(), dict, query_timeout_millis=1)
+
+    def body(sql: str) -> dict[str, Any]:
+        answer = side.execute(Request("GET", "/exec?" + urlencode({"query": sql}), ()))
+        found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return found
+
+    assert body("SELECT 2")["error"] == "the query took more than 1 ms (query_timeout_millis)"
+    assert body("SELECT 1")["dataset"] == [[1]]
 
 
 def test_a_client_that_has_said_everything_still_gets_its_answer(server: QwpServer[Any]) -> None:

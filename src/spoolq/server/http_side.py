@@ -1,7 +1,8 @@
 """Requests on the server's port that are no upgrade: ``/ping``, ``/stats``, ``/metrics``, ``/exec?query=``.
 
 `HttpSide.answer` gives the whole response, or None for a query, which is worked on by a thread of its own
-(`HttpSide.execute`), so that nobody else waits for it.  ``/exec`` has the JSON shape of QuestDB's REST:
+(`HttpSide.execute`), so that nobody else waits for it; one that takes too long is ended, as the queries behind it
+wait.  ``/exec`` has the JSON shape of QuestDB's REST:
 
     {"query", "columns": [{"name", "type"}], "timestamp": index or -1, "dataset": [[...]], "count"}
     {"query", "error", "position"}  with status 400
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
@@ -24,6 +26,7 @@ from spoolq.server.handshake import Request
 
 _log = logging.getLogger("spoolq.server")
 _JSON: Final = "application/json; charset=utf-8"
+_INTERRUPT_MILLIS: Final = 20
 _GAUGES: Final = ("connections_open", "held_bytes")
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,9 +66,10 @@ class SqlStore(Protocol):
 class HttpSide:
     """``stats`` gives the counters; ``store`` is asked for rows when it takes SQL."""
 
-    def __init__(self, store: object, stats: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, store: object, stats: Callable[[], dict[str, int]], query_timeout_millis: int) -> None:
         self._store = store
         self._stats = stats
+        self._query_timeout_millis = query_timeout_millis
 
     def answer(self, request: Request) -> bytes | None:
         """The response, or None: `execute` has it."""
@@ -85,13 +89,41 @@ class HttpSide:
     def execute(self, request: Request) -> bytes:
         """``/exec``: any thread."""
         found = parse_qs(request.query, keep_blank_values=True)
-        body = answer_query(self._store, found.get("query", [""])[0], found.get("limit", [""])[0])
+        limit = _TimeLimit(self._query_timeout_millis, self.interrupt)
+        with limit:
+            body = answer_query(self._store, found.get("query", [""])[0], found.get("limit", [""])[0])
+        if limit.is_over and "error" in body:
+            body["error"] = f"the query took more than {self._query_timeout_millis} ms (query_timeout_millis)"
         return _found(request, json.dumps(body), _JSON, status=400 if "error" in body else 200)
 
     def interrupt(self) -> None:
         """Ends a query that `execute` is at."""
         if isinstance(self._store, SqlStore):
             self._store.interrupt()
+
+
+class _TimeLimit:
+    """Calls ``interrupt`` when the ``with`` block takes longer, again and again until it ends."""
+
+    def __init__(self, timeout_millis: int, interrupt: Callable[[], None]) -> None:
+        self._timeout_millis = timeout_millis
+        self._interrupt = interrupt
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="spoolq-server-query-limit", daemon=True)
+        self.is_over = False
+
+    def _watch(self) -> None:
+        wait_millis = self._timeout_millis
+        while not self._ended.wait(wait_millis / 1_000):
+            self.is_over, wait_millis = True, _INTERRUPT_MILLIS  # again: it may not have begun the first time
+            self._interrupt()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def answer_query(store: object, sql: str, limit: str = "") -> dict[str, Any]:

@@ -79,6 +79,8 @@ class ServerOptions:
     connections_max          open connections; more are closed at once
     head_nbytes_max          request line and headers together
     handshake_timeout_millis time for a request to be complete
+    query_timeout_millis     time for one query of ``/exec``; queries wait for each other, and a client that is gone
+                             cannot be told from one that waits
     record_nbytes_max        message bytes kept for inspection, all connections of a server together; what
                              comes after is counted, not kept
     outgoing_nbytes_max      answers waiting for a client that does not read; above it the server stops reading from it
@@ -108,6 +110,7 @@ class ServerOptions:
     connections_max: int = 4_096
     head_nbytes_max: int = 32 << 10
     handshake_timeout_millis: int = 30_000
+    query_timeout_millis: int = 60_000
     record_nbytes_max: int = 64 << 20
     outgoing_nbytes_max: int = 1 << 20
     held_nbytes_max: int = 1 << 30
@@ -138,5 +141,5 @@ class ServerOptions:
 _COUNTS: Final = (
     *("durable_ack_delay_millis", "tables_max", "columns_max", "rows_per_block_max", "uncommitted_rows_max"),
     *("connections_max", "head_nbytes_max", "handshake_timeout_millis", "record_nbytes_max", "outgoing_nbytes_max"),
-    "held_nbytes_max",
+    *("held_nbytes_max", "query_timeout_millis"),
 )

@@ -101,7 +101,7 @@ class QwpServer(Generic[S]):
         self._tls = tls
         self._wall_nanos = wall_nanos
         self._controls = Controls()
-        self._http = HttpSide(self.store, self.stats)
+        self._http = HttpSide(self.store, self.stats, self.options.query_timeout_millis)
         self._changed = threading.Condition()
         self._loop: Loop | None = None
         self._budget = Budget(self.options.record_nbytes_max)
