@@ -14,6 +14,7 @@ from spoolq.testing import QwpServer, Reject, Script
 from .harness import Call, StepClock, open_sender
 
 _SMALL = "sf_max_segment_bytes=65536;sf_max_total_bytes=131072;sf_append_deadline_millis=20000;"
+_LEAVES = "close_flush_timeout_millis=0;"  # a test that fails does not wait for acks that it holds, on its own clock
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def _landed(server: QwpServer) -> list[int]:
 
 def test_BP_01_a_full_cap_raises_at_the_deadline_and_the_rows_stay(server: QwpServer) -> None:
     clock = StepClock()
-    with open_sender(server, _SMALL, clock=clock) as sender:
+    with open_sender(server, _SMALL + _LEAVES, clock=clock) as sender:
         server.hold_acks()
         _big(sender, 0, 1)
         call = Call(_big, sender, 2)
@@ -152,7 +153,7 @@ def test_max_buf_size_is_a_limit_for_a_caller_that_goes_on_after_the_error(serve
 
 def test_BP_02_an_ack_during_the_wait_lets_it_through(server: QwpServer) -> None:
     clock = StepClock()
-    with open_sender(server, _SMALL + "close_flush_timeout_millis=0;", clock=clock) as sender:
+    with open_sender(server, _SMALL + _LEAVES, clock=clock) as sender:
         server.hold_acks()
         _big(sender, 0, 1)
         for number in (2, 3, 4):
@@ -176,7 +177,7 @@ def test_BP_02_an_ack_during_the_wait_lets_it_through(server: QwpServer) -> None
 
 def test_BP_03_one_stall_counts_once_and_warns_at_most_every_5_s(server: QwpServer, caplog, monkeypatch) -> None:
     clock = StepClock()
-    with open_sender(server, _SMALL, clock=clock) as sender:
+    with open_sender(server, _SMALL + _LEAVES, clock=clock) as sender:
         server.hold_acks()
         _big(sender, 0, 1)
         assert sender.stats().total_backpressure_stalls == 0
