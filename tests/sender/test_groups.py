@@ -167,7 +167,7 @@ def test_behaviour_6_5e_a_drainer_gives_up_with_the_name_of_the_frame(tmp_path: 
     bench = Bench(tmp_path, server)
     bench.until(lambda: bench.outcome)
     assert bench.outcome == "failed"
-    assert "refused FSN 3: schema mismatch" in bench.text(".failed")
+    assert "refused FSN 3 (table 't'): schema mismatch" in bench.text(".failed")
     assert numbers(server) == [0]
 
 
