@@ -203,6 +203,7 @@ def test_a_taken_port_is_exit_1() -> None:
         result = CliRunner().invoke(cli, ["serve", "--port", str(port)])
         assert result.exit_code == 1
         assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+        assert "--port takes another one" in result.stderr
 
 
 @pytest.mark.parametrize(("module", "extra"), [("click", "cli"), ("duckdb", "sql")])

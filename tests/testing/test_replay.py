@@ -91,3 +91,10 @@ def test_a_large_message() -> None:
         (error,) = replay([payload], server.port).responses
         assert isinstance(error, ErrorFrame)
         assert server.connections[0].messages == [payload]
+
+
+def test_nobody_there_is_a_connect_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ConnectError, match=f"127.0.0.1:{port} cannot be reached"):
+        replay([one_row()], port)

@@ -7,6 +7,7 @@ what was acknowledged is in the file then.  Exit 2 for a wrong option, 1 when th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -100,7 +101,9 @@ def _serve_until(stop: threading.Event, server: QwpServer[Any], as_json: bool) -
         server.start()
     except OSError as error:
         server.store.close()
-        raise click.ClickException(f"cannot listen on {server.host}:{server.port}: {error.strerror}") from None
+        hint = "; --port takes another one, 0 a free one" if error.errno == errno.EADDRINUSE else ""
+        text = f"cannot listen on {server.host}:{server.port}: {error.strerror}{hint}"
+        raise click.ClickException(text) from None
     try:
         keys, stamp = server.options.dedup_keys, server.options.timestamp_name
         if as_json:

@@ -53,10 +53,11 @@ def replay(
     """Opens a connection, sends the messages in order, then a PING, and reads up to its PONG.
 
     ``headers``: more of them for the upgrade, such as Authorization.  A server that ends the connection on the way
-    ends the replay; that is a result and no error.  Raises ConnectError when it does not take the upgrade.
+    ends the replay; that is a result and no error.  Raises ConnectError when nobody is there or the upgrade is not
+    taken, ValueError for a response that cannot be decoded, TimeoutError when nothing comes for ``timeout_seconds``.
     """
     found = Replayed()
-    with socket.create_connection((host, port), timeout_seconds) as sock:
+    with _connected(host, port, timeout_seconds) as sock:
         stream = _Stream(sock, _upgrade(sock, host, port, headers), found)
         try:
             for message in messages:
@@ -68,6 +69,13 @@ def replay(
         except ConnectionError:
             stream.read_the_rest()
     return found
+
+
+def _connected(host: str, port: int, timeout_seconds: float) -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout_seconds)
+    except OSError as error:
+        raise ConnectError(f"{host}:{port} cannot be reached: {error.strerror or error}") from None
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
