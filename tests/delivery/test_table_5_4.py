@@ -21,8 +21,6 @@ from tests.delivery.world import Driver
 from tests.sender.beside import CLIENTS, OURS, Sending, opened
 from tests.sender.harness import Recorder
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 class Effect(NamedTuple):
     """A trigger, and what it makes of the first of two endpoints."""

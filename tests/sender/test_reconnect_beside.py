@@ -18,8 +18,6 @@ from spoolq.testing import QwpServer
 from .beside import CLIENTS, OURS, Sending, opened
 from .harness import frames
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 @pytest.fixture
 def server() -> Iterator[QwpServer]:

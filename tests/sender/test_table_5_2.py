@@ -24,8 +24,6 @@ from tests.server.official import never
 from .beside import CLIENTS, OURS, TWO_STRIKES, named, opened
 from .harness import Recorder, free_port, open_sender, publish
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 class Refused(NamedTuple):
     """A fault at the upgrade; ``error`` per client where it is terminal."""

@@ -19,8 +19,6 @@ from spoolq.testing import Answer, QwpServer, Refuse, Reject, Script
 from .beside import CLIENTS, OURS, TWO_STRIKES, named, opened
 from .harness import Recorder
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 TEXT = "what is wrong"
 
 

@@ -25,8 +25,6 @@ from tests.spool.recovered import usual
 from .beside import CLIENTS, OURS, opened
 from .test_on_a_slot import NOBODY, put
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 SLOT = "left"
 NOTES = (".failed", ".last_error")
 _CONNECTIONS_ENOUGH = 6  # tried on and on

@@ -28,8 +28,6 @@ from .test_sql import dataset
 
 __all__ = ["polars_has_started"]  # a fixture of that module, wanted here too
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[QwpServer[DuckStore]]:

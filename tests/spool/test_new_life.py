@@ -311,7 +311,6 @@ def test_ours_4_invariant_18_37_killed_at_any_step(tmp_path: Path) -> None:
         story.check(directory, unsuspicious=True)
 
 
-@pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst")
 def test_ours_4_invariant_18_the_official_client_opens_what_a_kill_leaves(tmp_path: Path) -> None:
     """Each state once: it delivers what is unsettled, with its own symbols, takes a frame of its own, and drains."""
     seen = set()

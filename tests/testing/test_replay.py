@@ -15,8 +15,6 @@ from spoolq.qwp.responses import ErrorFrame, Ok
 from spoolq.testing import Auth, Close, Drop, QwpServer, Refuse, Reject, Script, replay
 from tests.server.raw_client import one_row
 
-pytestmark = pytest.mark.filterwarnings("ignore:questdb.Sender. Detected a burst of reconnections")
-
 
 def test_a_client_from_one_server_to_another() -> None:
     frame = pd.DataFrame({"s": [f"sym{n % 9}" for n in range(50_000)], "v": range(50_000)})
