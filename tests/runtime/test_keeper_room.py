@@ -92,3 +92,60 @@ def test_33_a_wake_that_is_interrupted_is_made_by_the_next_call(monkeypatch: pyt
     keeper.wake()
     assert (keeper.dormant, keeper.without_chore) == (False, False)
     store.close()
+
+
+class _ChoreLater(MemoryStore):
+    """Wants something done at a time of its own, as a checkpoint of every five seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(1_000, 10_000)
+        self.at_millis = 6_000
+
+    def keep_due_millis(self, now_millis: int) -> int | None:
+        return max(self.at_millis, now_millis)
+
+
+def test_TMR_01_the_deadline_of_a_row_holds_while_the_thread_waits_for_something_later() -> None:
+    """And a producer that flushes each row itself does not wake it again before it has looked."""
+    clock, store, rows = ManualClock(), _ChoreLater(), RowBuffer(SymbolTable())
+    flushed, wakes = threading.Event(), []
+
+    def publish(wait: bool) -> int | None:
+        rows.clear()
+        flushed.set()
+        return 0
+
+    keeper = Keeper(
+        rows, store, publish, clock, interval_millis=100, append_deadline_millis=1_000, report=lambda _: None
+    )
+    wake = keeper.wake
+
+    def counted() -> None:
+        wakes.append(clock.now_millis())
+        wake()
+
+    keeper.wake = counted  # type: ignore[method-assign]
+
+    def waits_until(millis: int) -> None:
+        with clock._lock:
+            assert clock._lock.wait_for(lambda: list(clock._waits.values()) == [millis], 10), clock._waits
+
+    rows.on_first_row = keeper.row_buffered
+    keeper.start()
+    try:
+        waits_until(6_000)
+        for start in (1_000, 1_500, 2_000):
+            clock.advance(start - clock.now_millis())
+            waits_until(6_000)
+            with keeper._lock:  # the caller flushes before the thread comes to look
+                for _ in range(10):
+                    rows.clear()
+                    rows.row("t", columns={"n": 1}, at=TimestampNanos(1))
+            waits_until(start + 100)
+            flushed.clear()
+            clock.advance(100)
+            assert flushed.wait(10)
+        assert wakes == [1_000, 1_500, 2_000]
+    finally:
+        keeper.stop()
+    store.close()

@@ -11,7 +11,8 @@ life when one is due (`new_life`).
   it, and None once a retry succeeded.  A full spool becomes an error when it lasted the append
   deadline.
 - Dormant means the thread waits without a time limit: an idle sender makes no system call.  Waking
-  costs about 13 us, so a producer does it only then, at most once an interval.
+  costs about 13 us, so a producer does it only then, or where the thread waits for something of the store's
+  that is due behind the deadline of the row, and not again before it has looked; at most once an interval.
 - Without a chore means it waits for nothing of the store's, at most for the flush deadline.  Where a frame
   starts a time of the store's own (``sf_sync_interval_millis``), who publishes one wakes it then.
 - With ``sf_durability=append`` a timer flush is synced like any other append; when that fails the store
@@ -85,6 +86,7 @@ class Keeper:
         self.dormant = False  #: whether the thread waits until `wake`
         self.without_chore = False  #: whether it waits with nothing to do for the store
         self._first_row_millis = 0
+        self._sleeps_until_millis = 0  # where it waits with a time limit
         self.failing_since: int | None = None  #: since when timer flushes fail; `published` ends it
         self._retry_millis = 0
         self._busy_until_millis = 0
@@ -107,8 +109,10 @@ class Keeper:
 
     def row_buffered(self) -> None:
         """The buffer was empty and has a row now: the deadline runs.  Called with the sender's lock held."""
-        self._first_row_millis = self._clock.now_millis()
-        if self.dormant:
+        self._first_row_millis = now = self._clock.now_millis()
+        if self.dormant or (
+            self._interval_millis is not None and self._sleeps_until_millis > now + self._interval_millis
+        ):
             self.wake()
 
     def published(self) -> None:
@@ -125,6 +129,7 @@ class Keeper:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._lock:
             self._condition.notify()
+            self._sleeps_until_millis = 0
             self.dormant = self.without_chore = False  # last: after an interrupt the next call does it again
 
     def _run(self) -> None:
@@ -149,6 +154,7 @@ class Keeper:
                 flush, chore = self._due_millis(), self._store.keep_due_millis(now)
                 times = (flush, chore, self._when_to_live_anew())
                 due = min((at for at in times if at is not None), default=None)
+                self._sleeps_until_millis = 0 if due is None else due  # before `dormant`: one of them says so
                 self.dormant, self.without_chore = due is None, chore is None
                 if due is None or due > now:
                     self._clock.wait(self._condition, None if due is None else due - self._clock.now_millis())
