@@ -15,7 +15,7 @@ import pytest
 from spoolq import ConfigError, Sender, StorageError, TimestampMicros
 from spoolq.server import QwpServer
 from spoolq.testing import Script
-from tests.sender.harness import FAST, TIMEOUT_SECONDS, Call, StepClock, numbers, open_sender, publish, put
+from tests.sender.harness import FAST, TIMEOUT_SECONDS, Call, StepClock, numbers, open_sender, publish, put, until
 from tests.spool.files_double import WatchedFiles
 
 NOBODY = "ws::addr=127.0.0.1:1;"
@@ -473,3 +473,30 @@ def test_24_a_sf_dir_that_was_just_made_is_durable_also_where_the_one_above_may_
 def test_24_a_sf_dir_that_was_just_made_is_synced_before_it_is_used(files: WatchedFiles, tmp_path: Path) -> None:
     with offline(tmp_path / "spool", "flush"):
         assert files.syncs[0] == ("sync_directory", tmp_path.name)
+
+
+def test_per_01_a_wait_for_a_sync_that_was_given_up_asks_for_one_more_at_most(
+    files: WatchedFiles, tmp_path: Path
+) -> None:
+    """Of an FSN far away: else the keeper would sync every frame from then on, whatever the interval."""
+    clock = StepClock()
+    with offline(tmp_path, "periodic", "sf_sync_interval_millis=60000;auto_flush=off;", clock=clock) as sender:
+        publish(sender, 0)
+        call = Call(sender.await_synced_fsn, 1_000_000, 50)
+        clock.wait_for_wait(50)
+        clock.advance(50)
+        assert call.outcome() is False
+        publish(sender, 1)
+        until(lambda: sender.synced_fsn() == 1)  # the next one then is what it had asked for
+        publish(sender, 2)
+        clock.wait_for_wait(60_000)
+        assert sender.synced_fsn() == 1
+
+
+def test_a_wait_for_a_sync_of_a_frame_to_come_ends_when_it_is_synced(files: WatchedFiles, tmp_path: Path) -> None:
+    clock = StepClock()
+    with offline(tmp_path, "periodic", "sf_sync_interval_millis=60000;auto_flush=off;", clock=clock) as sender:
+        call = Call(sender.await_synced_fsn, 3)
+        for number in range(4):
+            publish(sender, number)
+        assert call.outcome() is True

@@ -495,17 +495,22 @@ class Engine:
         store = self.store
         if store.synced_fsn >= fsn:
             return True
+        asked = -1
 
         def synced() -> bool:
+            nonlocal asked
             if store.synced_fsn >= fsn:
                 return True
             failure = store.sync_failure
             if failure is not None:
                 raise failure
+            # No further than the next frame: the wish outlives this wait, and each frame up to it is synced at once.
+            wish = min(fsn, store.published_fsn + 1)
+            if wish > asked and (timeout_millis is None or timeout_millis > 0):
+                asked = wish
+                store.request_sync(wish)
             return False
 
-        if timeout_millis is None or timeout_millis > 0:
-            store.request_sync(fsn)
         return self.progress.wait_until(synced, timeout_millis)
 
     def check_open(self) -> None:
