@@ -16,11 +16,11 @@ from typing import Any, Final
 import questdb
 from questdb import QuestDBError
 
-from spoolq import SpoolqError
+from spoolq import ServerRejection, SpoolqError
 from spoolq.testing import QwpServer
 from tests.server.official import row as their_row
 
-from .harness import FAST, open_sender, publish
+from .harness import FAST, open_sender, put
 
 OURS, THEIRS = "spoolq", "questdb"
 CLIENTS: Final = (OURS, THEIRS)
@@ -45,9 +45,13 @@ class Sending:
         self.error: SpoolqError | QuestDBError | None = None
 
     def send(self, number: int) -> int:
-        """One row in one frame; its FSN."""
+        """One row in one frame; its FSN.  What the server says of it may be here at once: the wait for it says it."""
         if self.client == OURS:
-            return publish(self.sender, number)
+            put(self.sender, number)
+            with suppress(ServerRejection):
+                self.sender.flush()
+            published: int = self.sender.published_fsn()
+            return published
         their_row(self.sender, number)
         fsn: int = self.sender.flush_and_get_fsn()
         return fsn
