@@ -303,6 +303,7 @@ def test_inv_27_a_slot_that_was_removed_and_made_anew_is_left_alone_and_close_sa
         until(lambda: keeper_rests(old))
         shutil.rmtree(tmp_path / "default")
         new = silent(away, tmp_path)
+        until(lambda: keeper_rests(new))  # it has made its spare
         held = left_in(tmp_path)
         with pytest.raises(StorageError, match="is not the one that this process has locked"):
             old.close()
