@@ -319,5 +319,38 @@ def test_behaviour_4_5_what_is_acknowledged_in_the_middle_of_a_run_counts_as_sen
     assert loop.frames_sent == 2, "once, and the last one never was"
 
 
+class Eager(Silent):
+    """A connection that takes everything at once; the sender is told to stop at its third run."""
+
+    loop: IoLoop
+
+    def queue_run(self, run: Any, max_frame_nbytes: int | None) -> int:
+        if self.calls.count("queue_run") == 2:
+            self.loop.stop()
+        return super().queue_run(run, max_frame_nbytes)
+
+
+def test_a_stop_ends_the_sending_also_when_the_socket_takes_all_there_is() -> None:
+    store, connection = MemoryStore(1_024, 1 << 20), Eager()
+    for _ in range(20):  # a run of its own each
+        room = store.reserve(900)
+        while room is None:
+            store.keep(0)
+            room = store.reserve(900)
+        store.publish(room)
+
+    def connect(*_: object) -> Connection:
+        return connection  # type: ignore[return-value]
+
+    connection.loop = loop = loop_of(Delivery(DeliveryOptions(endpoints=("one",)), store, Random(1)), store, connect)
+    try:
+        loop.begin(None)
+        loop.run()
+        assert connection.calls.count("queue_run") == 3
+    finally:
+        loop.close()
+        store.close()
+
+
 def _ok(sequence: int) -> link.Binary:
     return link.Binary(responses.build(responses.Ok(sequence)))

@@ -27,7 +27,6 @@ from cpython.datetime cimport (
     PyDateTime_CheckExact, PyDateTime_DATE_GET_HOUR, PyDateTime_DATE_GET_MICROSECOND, PyDateTime_DATE_GET_MINUTE,
     PyDateTime_DATE_GET_SECOND, PyDateTime_GET_DAY, PyDateTime_GET_MONTH, PyDateTime_GET_YEAR, datetime, import_datetime,
 )
-from libc.string cimport memcpy
 from spoolq._int64 cimport Int64, TimestampMicros, TimestampNanos
 from spoolq.columns._cells cimport (
     BINARY_T, BOOLEAN_T, DOUBLE_T, LONG_T, NANOS_T, SYMBOL_T, TIMESTAMP_T, VARCHAR_T, put,

@@ -321,9 +321,14 @@ class IoLoop:
         raise AssertionError(item)
 
     def _drain(self, *, sends: bool = True) -> None:
-        """Carries out what is pending, so that a Disconnect takes effect before the next answer is told."""
+        """Carries out what is pending, so that a Disconnect takes effect before the next answer is told.
+
+        A peer that takes a whole backlog as fast as it goes out gives no other occasion to see a `stop`.
+        """
         left: list[actions.Action] = []
         while self._pending and not isinstance(self._pending[0], actions.Connect):
+            if self._stopping and isinstance(self._pending[0], actions.SendRun):
+                break
             action = self._pending.pop(0)
             if sends or not isinstance(action, actions.SendRun):
                 self._do(action)
