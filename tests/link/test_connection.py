@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -232,6 +233,18 @@ def test_close_of_a_forked_copy_says_nothing(pair: Pair) -> None:
     assert peer.recv(100) == b""
 
 
+def test_frk_02_a_close_ends_the_connection_whatever_copy_a_forked_child_has(pair: Pair) -> None:
+    """A child that was born in the middle of a connect has a descriptor that nobody there knows of."""
+    connection, peer = pair
+    copy = os.dup(connection.fileno())
+    try:
+        connection.close()
+        assert peer.recv(100)[0] == 0x88
+        assert peer.recv(100) == b""
+    finally:
+        os.close(copy)
+
+
 def test_close_after_an_error_of_the_socket(pair: Pair) -> None:
     connection, peer = pair
     peer.close()
@@ -242,23 +255,17 @@ def test_close_after_an_error_of_the_socket(pair: Pair) -> None:
     assert connection.fileno() == -1
 
 
-class FailingSend:
+class FailingSend(socket.socket):
     """As a TLS socket does, its `send` is a Python function whose frame keeps what it was given."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def send(self, data: memoryview) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         raise ConnectionResetError(104, "Connection reset by peer", len(data))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
 
 
 def test_what_came_is_taken_while_the_error_of_a_send_is_handled() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(FailingSend(ours), UPGRADE)  # type: ignore[arg-type]
+    connection = Connection(FailingSend(fileno=ours.detach()), UPGRADE)
     theirs.sendall(b"\x88\x02\x03\xe8")
     connection.queue_message(b"abc")
     try:
