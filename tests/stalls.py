@@ -3,11 +3,12 @@
     python -m pytest -p tests.stalls tests/sender           STALLS_SEED=1 STALLS_WHO=io ...
     make stalls SEED=... [STALLED="tests/sender ..."]
 
-A test that is right only when another thread is quick enough passes here and fails on somebody's busy machine.  While
+A test that is right only when another thread is quick enough passes on a quick machine and fails here.  While
 a test runs, one kind of thread (`KINDS`: those whose names begin so) is put to sleep at random calls of Python
 functions of this project, for `_NAPS_MILLIS`, at most `_SECONDS_MAX` in a test, so that no honest time limit is passed.
 Seed and test decide which kind and where, as far as threads can be made to repeat; ``STALLS_WHO`` fixes the kind.  The
-kind is in the report of a failed test.
+kind is in the report of a failed test.  One seed tries one place: ten of them, with the kind that a test depends on,
+find what one does not.  Processes that a test starts are not reached.
 
 It is not part of `make test`: it makes nothing that a busy machine does not, only sooner.
 """
