@@ -17,6 +17,7 @@ Where a ``try`` or ``with`` ends between the two, the place is left out.
 from __future__ import annotations
 
 import dis
+import gc
 import itertools
 import os
 import sys
@@ -108,11 +109,14 @@ class interrupt_at:
         self._interrupt = Interrupt(place)
 
     def __enter__(self) -> Interrupt:
-        self._before = sys.gettrace()
+        self._before, self._collects = sys.gettrace(), gc.isenabled()
+        gc.disable()  # a collection calls what others have hooked into it: no place of ours
         sys.settrace(self._interrupt.trace)
         return self._interrupt
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         sys.settrace(self._before)
+        if self._collects:
+            gc.enable()
         self._interrupt.forget()
         return isinstance(error, KeyboardInterrupt) and self._interrupt.came

@@ -300,11 +300,13 @@ def steps_of(call: Callable[[], StoreStats]) -> tuple[int, StoreStats]:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # a collection calls what others have hooked into it, which would be counted
     sys.settrace(trace)
     try:
         found = call()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count, found
 
 
