@@ -174,6 +174,9 @@ class Wire:
             return b""
         raise BlockingIOError
 
+    def shutdown(self, _: int) -> None:
+        """What only a copy of the descriptor would feel; the end is `close`."""
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True

@@ -184,16 +184,13 @@ class Connection:
                     self._socket.send(frame(_CLOSE, struct.pack(">H", code), self._keys.next()))
             self._out.clear()
             self._rest, self._pong, self._ping, self._sent = b"", None, False, 0
-            self._shut_down()  # a child forked in the middle of the connect may have a copy, which would keep it open
+            with contextlib.suppress(OSError):  # a child forked in the middle of the connect may have a copy of it
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
 
     def abort(self) -> None:
         """Cuts whatever the connection is doing; from any thread."""
-        with self._lock:
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
             # not the TLS socket's own, which forgets that it is encrypted before it shuts down
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
