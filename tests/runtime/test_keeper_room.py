@@ -13,6 +13,22 @@ from spoolq.values import TimestampNanos
 from tests.runtime.manual_clock import ManualClock
 
 
+def _kept(store: MemoryStore, clock: ManualClock) -> tuple[RowBuffer, Keeper, threading.Event]:
+    """A row buffer, its keeper with a deadline of 100 ms, not started, and what a timer flush sets."""
+    rows, flushed = RowBuffer(SymbolTable()), threading.Event()
+
+    def publish(wait: bool) -> int | None:
+        rows.clear()
+        flushed.set()
+        return 0
+
+    keeper = Keeper(
+        rows, store, publish, clock, interval_millis=100, append_deadline_millis=1_000, report=lambda _: None
+    )
+    rows.on_first_row = keeper.row_buffered
+    return rows, keeper, flushed
+
+
 class _NeedsKeeping(MemoryStore):
     """Asks for the keeper when ``needed`` is set; ``kept`` says that it came."""
 
@@ -34,17 +50,8 @@ class _NeedsKeeping(MemoryStore):
 
 
 def test_a_due_timer_flush_does_not_wait_for_a_producer_that_waits_for_a_spare() -> None:
-    clock, store, rows, flushed = ManualClock(), _NeedsKeeping(), RowBuffer(SymbolTable()), threading.Event()
-
-    def publish(wait: bool) -> int | None:
-        rows.clear()
-        flushed.set()
-        return 0
-
-    keeper = Keeper(
-        rows, store, publish, clock, interval_millis=100, append_deadline_millis=1_000, report=lambda _: None
-    )
-    rows.on_first_row = keeper.row_buffered
+    clock, store = ManualClock(), _NeedsKeeping()
+    rows, keeper, flushed = _kept(store, clock)
     keeper.start()
     try:
         clock.waiting()
@@ -107,17 +114,8 @@ class _ChoreLater(MemoryStore):
 
 def test_TMR_01_the_deadline_of_a_row_holds_while_the_thread_waits_for_something_later() -> None:
     """And a producer that flushes each row itself does not wake it again before it has looked."""
-    clock, store, rows = ManualClock(), _ChoreLater(), RowBuffer(SymbolTable())
-    flushed, wakes = threading.Event(), []
-
-    def publish(wait: bool) -> int | None:
-        rows.clear()
-        flushed.set()
-        return 0
-
-    keeper = Keeper(
-        rows, store, publish, clock, interval_millis=100, append_deadline_millis=1_000, report=lambda _: None
-    )
+    clock, store, wakes = ManualClock(), _ChoreLater(), list[int]()
+    rows, keeper, flushed = _kept(store, clock)
     wake = keeper.wake
 
     def counted() -> None:
@@ -130,7 +128,6 @@ def test_TMR_01_the_deadline_of_a_row_holds_while_the_thread_waits_for_something
         with clock._lock:
             assert clock._lock.wait_for(lambda: list(clock._waits.values()) == [millis], 10), clock._waits
 
-    rows.on_first_row = keeper.row_buffered
     keeper.start()
     try:
         waits_until(6_000)
