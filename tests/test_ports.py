@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from spoolq.testing import QwpServer
-from tests.ports import HOST, free_port
+from tests.ports import HOST, NOBODY, free_port
 from tests.server.raw_client import RawClient
 
 
@@ -19,6 +19,14 @@ def test_nobody_listens_there() -> None:
 def test_nobody_else_gets_it() -> None:
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((HOST, free_port()))
+
+
+def test_no_server_gets_the_one_of_nobody_and_who_dials_it_is_refused() -> None:
+    port = int(NOBODY.rpartition(":")[2])
+    with pytest.raises(OSError, match="in use"), QwpServer(port=port):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, port), 10)
 
 
 def test_a_server_listens_there_again_and_again_and_between_that_nobody_does() -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from spoolq.cli import _demo_delivery, _demo_ingest, _demo_process, _demo_server
 from spoolq.cli.demo import demo
+from tests.ports import NOBODY
 
 ROWS = 10_000  # the first rain is in there
 MANY = 30_000  # seconds of work are left when the last thing is told that a test waits for
@@ -157,7 +158,7 @@ def test_a_server_that_does_not_start_is_exit_1(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_ingest_that_fails_is_exit_1_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens on the port it is given."""
-    conf = "ws::addr=127.0.0.1:1;"
+    conf = f"ws::addr={NOBODY};"
     honest = _demo_delivery.Ingest.__init__
     monkeypatch.setattr(
         _demo_delivery.Ingest, "__init__", lambda self, _, sf_dir, limit: honest(self, conf, sf_dir, limit)
@@ -165,4 +166,4 @@ def test_an_ingest_that_fails_is_exit_1_in_its_words(monkeypatch: pytest.MonkeyP
     result = CliRunner().invoke(demo, ["--json", "--rows", "10"])
     assert result.exit_code == 1
     assert "the ingesting process failed:" in result.stderr
-    assert "127.0.0.1:1" in result.stderr
+    assert NOBODY in result.stderr

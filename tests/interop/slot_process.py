@@ -26,11 +26,12 @@ from typing import Any, NamedTuple, Self
 
 from spoolq.server import MemoryStore, QwpServer
 from tests.interop import slot_writer
+from tests.ports import NOBODY
 from tests.spool import slot_maker
 
 SENDER_ID = "shared"
 CLIENTS = ("official", "ours")
-NOWHERE = "ws::addr=127.0.0.1:1;"
+NOWHERE = f"ws::addr={NOBODY};"
 _WAIT_SECONDS = 30.0
 _PROGRAM = slot_writer.__file__
 _SRC = str(Path(__file__).parents[2] / "src")

@@ -21,6 +21,7 @@ from spoolq.spool.dead_letters import DeadLetters
 from spoolq.spool.files import File, Files
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import Close, Drop, Refuse, Reject, Script
+from tests.ports import NOBODY
 from tests.sender.harness import LeapClock, free_port, numbers, until
 from tests.sender.test_on_a_slot import offline
 from tests.spool.recovered import usual
@@ -326,7 +327,7 @@ def test_orp_08_a_slot_that_is_being_read_is_left_when_the_sender_closes(
     """A backlog of gigabytes takes longer than any grace: the reading ends before the next segment."""
     usual().write(tmp_path / NAME)
     assert len(list((tmp_path / NAME).glob("*.sfa"))) >= 3
-    bench = Bench(tmp_path, "ws::addr=127.0.0.1:1;")
+    bench = Bench(tmp_path, f"ws::addr={NOBODY};")
     opened, real = [], bench.setup.files.open
 
     def closes_meanwhile(path: str, *, write: bool = True) -> File:

@@ -19,6 +19,7 @@ from spoolq.link.poller import POLLIN, POLLOUT, Poller, SelectPoller
 from spoolq.server import QwpServer
 from spoolq.spool import files as files_module
 from spoolq.spool.files import Files
+from tests.ports import HOST, free_port
 from tests.sender.harness import child_environment, numbers
 
 _WINDOWS = """
@@ -121,7 +122,7 @@ def test_both_pollers_tell_the_same(make: type[SelectPoller]) -> None:
         theirs.send(b"x")
         assert poller.poll(None) == [(ours.fileno(), POLLIN | POLLOUT)]
         with pytest.raises(BlockingIOError):
-            refused.connect(("127.0.0.1", 1))
+            refused.connect((HOST, free_port()))
         poller = make()
         poller.register(refused, POLLOUT)
         ((fd, mask),) = poller.poll(5_000)

@@ -29,6 +29,7 @@ from spoolq.spool.lock import SlotLock
 from spoolq.testing import Auth, QwpServer
 from tests.link.peer import Peer, accepted, request, wait_for_end
 from tests.link.test_resolve import Blocked, threads
+from tests.ports import NOBODY
 
 from .harness import Call, Recorder, child_environment, numbers, open_sender, publish, put
 from .test_on_a_slot import offline
@@ -234,7 +235,7 @@ def test_a_token_callable_is_called_by_one_thread_at_a_time_whoever_connects(tmp
     """Four drainers and the sender connect at once; each is given a token of its own."""
     callers, given = Callers(), iter(range(1_000))
     for number in range(4):
-        with Sender.from_conf(f"ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;"
+        with Sender.from_conf(f"ws::addr={NOBODY};initial_connect_retry=async;close_flush_timeout_millis=0;"
                               f"sf_dir={tmp_path};sender_id=dead-{number};") as dead:  # fmt: skip
             put(dead, number)
 

@@ -25,6 +25,7 @@ from spoolq import (
 from spoolq.qwp.decode import Dictionary, decode
 from spoolq.spool.files import Files
 from spoolq.testing import Answer, QwpServer, Reject, Script
+from tests.ports import NOBODY
 
 from .harness import (
     Recorder,
@@ -584,7 +585,7 @@ def test_dlq_04_where_symbols_cannot_be_written_ahead_a_letter_brings_them_all(t
     sender = stopped(tmp_path)
     sender.skip_head_frame()
     closed(sender)
-    nobody = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
+    nobody = f"ws::addr={NOBODY};initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
     with open_sender(nobody, on_slot(tmp_path), base="") as sender:
         store = sender._engine.store
         store._slot.symbol_log.usable = False  # type: ignore[attr-defined]
@@ -617,7 +618,7 @@ def test_dlq_04_what_was_requeued_survives_a_restart(tmp_path: Path) -> None:
     sender = stopped(tmp_path)
     sender.skip_head_frame()
     closed(sender)
-    nobody = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
+    nobody = f"ws::addr={NOBODY};initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
     with open_sender(nobody, on_slot(tmp_path), base="") as sender:
         assert sender.requeue(sender.dead_letters()[0]) == 3
         assert sender.dead_letters() == []

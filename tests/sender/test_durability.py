@@ -15,10 +15,11 @@ import pytest
 from spoolq import ConfigError, Sender, StorageError, TimestampMicros
 from spoolq.server import QwpServer
 from spoolq.testing import Script
+from tests import ports
 from tests.sender.harness import FAST, TIMEOUT_SECONDS, Call, StepClock, numbers, open_sender, publish, put, until
 from tests.spool.files_double import WatchedFiles
 
-NOBODY = "ws::addr=127.0.0.1:1;"
+NOBODY = f"ws::addr={ports.NOBODY};"
 OFFLINE = FAST + "initial_connect_retry=async;close_flush_timeout_millis=0;"
 DICT = ".symbol-dict"
 FIRST = "sf-0000000000000000.sfa"

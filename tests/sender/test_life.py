@@ -16,6 +16,7 @@ import pytest
 from spoolq import Sender, TimestampMicros
 from spoolq.errors import ForkedError, StorageError
 from spoolq.testing import QwpServer, Reject, Script
+from tests.ports import NOBODY
 from tests.spool.files_double import WatchedFiles
 
 from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python, python_file
@@ -436,7 +437,7 @@ def test_frk_03_a_child_keeps_no_file_and_no_mapping_of_a_slot(server: QwpServer
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_frk_03_a_child_keeps_nothing_of_a_slot_that_is_drained(server: QwpServer, tmp_path: Path) -> None:
     offline = "initial_connect_retry=async;close_flush_timeout_millis=0;"
-    with open_sender("ws::addr=127.0.0.1:1;", f"sf_dir={tmp_path};sender_id=dead;{offline}") as dead:
+    with open_sender(f"ws::addr={NOBODY};", f"sf_dir={tmp_path};sender_id=dead;{offline}") as dead:
         _fill(dead)
     server.hold_acks()
     with open_sender(server, f"sf_dir={tmp_path};drain_orphans=on;"):

@@ -15,9 +15,10 @@ from spoolq import Sender, SlotBusyError, StorageError, TimestampNanos
 from spoolq.server import QwpServer
 from spoolq.spool.files import Files
 from spoolq.testing import Drop, Script
+from tests import ports
 from tests.sender.harness import Recorder, StepClock, frames, keeper_rests, numbers, open_sender, publish, until
 
-NOBODY = "ws::addr=127.0.0.1:1;initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
+NOBODY = f"ws::addr={ports.NOBODY};initial_connect_retry=async;close_flush_timeout_millis=0;auto_flush=off;"
 
 
 def put(sender: Sender, *values: int) -> int:
@@ -179,7 +180,7 @@ def test_a_parent_directory_that_is_not_there_is_said_before_anything_is_made(tm
 def test_a_failed_connect_gives_the_slot_back(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            Sender.from_conf("ws::addr=127.0.0.1:1;", sf_dir=tmp_path)
+            Sender.from_conf(f"ws::addr={ports.NOBODY};", sf_dir=tmp_path)
     assert left_in(tmp_path) == [".lock", ".lock.pid"]
 
 

@@ -15,6 +15,7 @@ from questdb import QuestDBError
 
 from spoolq import SpoolqError
 from spoolq.testing import Answer, QwpServer, Refuse, Reject, Script
+from tests.ports import NOBODY
 
 from .beside import CLIENTS, OURS, TWO_STRIKES, named, opened
 from .harness import Recorder
@@ -144,7 +145,7 @@ def test_6_1_a_value_that_is_no_policy_is_an_error_of_ours(row: Row) -> None:
     from spoolq.errors import ConfigError
 
     for value in ("nonsense", "auto"):
-        with pytest.raises(ConfigError, match=row.key), opened(OURS, "ws::addr=127.0.0.1:1;", f"{row.key}={value};"):
+        with pytest.raises(ConfigError, match=row.key), opened(OURS, f"ws::addr={NOBODY};", f"{row.key}={value};"):
             pass
 
 

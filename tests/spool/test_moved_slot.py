@@ -27,6 +27,7 @@ from spoolq.spool.orphans import adopt
 from spoolq.spool.plan import plan_slot
 from spoolq.spool.replay import ReplayStore
 from spoolq.spool.segment_file import SegmentFile
+from tests.ports import NOBODY
 from tests.runtime.test_drainer import Bench
 from tests.spool import slot_maker
 from tests.spool.disk_slot import SEGMENT, fill, fresh, payload_of, put, replay
@@ -351,7 +352,7 @@ def test_inv_39_a_drainer_writes_no_note_into_somebody_elses_slot(
     place: Place, write: Callable[[Files, str, str], None]
 ) -> None:
     usual().write(place.path)
-    slot = _Slot(Bench(place.path.parent, "ws::addr=127.0.0.1:1;").setup, ID, lambda: False)
+    slot = _Slot(Bench(place.path.parent, f"ws::addr={NOBODY};").setup, ID, lambda: False)
     slot.take(again=False)
     place.replace()
     with pytest.raises(StorageError, match=FOREIGN):

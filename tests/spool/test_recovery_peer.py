@@ -20,6 +20,7 @@ from spoolq.spool.lock import SlotLock
 from spoolq.spool.opening import open_store
 from spoolq.spool.recovery import open_slot
 from tests.interop.peer import RecordingPeer
+from tests.ports import NOBODY
 from tests.spool import slot_maker
 from tests.spool.disk_slot import replay
 from tests.spool.recovered import ID, Outcome, payload, payloads, recover
@@ -48,14 +49,13 @@ for n in range(int(rows)):
 print("done", flush=True)
 sys.stdin.read()
 """
-_NOWHERE = "127.0.0.1:1"
 _TURNS = 100
 
 
 def _killed_writer(
     root: Path,
     *,
-    address: str = _NOWHERE,
+    address: str = NOBODY,
     segment: int,
     rows: int,
     symbols: int,
@@ -187,7 +187,7 @@ def test_wmk_01_invariant_22_partly_acknowledged_slot_of_the_official_client(tmp
 
 
 def test_invariant_28_the_official_client_and_we_exclude_each_other(tmp_path: Path) -> None:
-    conf = f"ws::addr={_NOWHERE};sf_dir={tmp_path};sender_id={ID};initial_connect_retry=async;auto_flush=off;"
+    conf = f"ws::addr={NOBODY};sf_dir={tmp_path};sender_id={ID};initial_connect_retry=async;auto_flush=off;"
     held = SlotLock.acquire(Files(), str(tmp_path / ID))
     with pytest.raises(questdb.QuestDBError, match="already in use"):
         questdb.Sender.from_conf(conf).establish()

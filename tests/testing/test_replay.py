@@ -13,6 +13,7 @@ import questdb
 from spoolq.errors import ConnectError
 from spoolq.qwp.responses import ErrorFrame, Ok
 from spoolq.testing import Auth, Close, Drop, QwpServer, Refuse, Reject, Script, replay
+from tests.ports import free_port
 from tests.server.raw_client import one_row
 
 
@@ -92,7 +93,6 @@ def test_a_large_message() -> None:
 
 
 def test_nobody_there_is_a_connect_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     with pytest.raises(ConnectError, match=f"127.0.0.1:{port} cannot be reached"):
         replay([one_row()], port)
