@@ -166,15 +166,24 @@ def test_a_sample_is_the_same_for_the_same_seed(capsys: pytest.CaptureFixture[st
 
 
 _STOPPED = """
-import os, signal, subprocess, sys
-from pathlib import Path
+import os, shutil, signal, subprocess, sys
 from tests.mutants import __main__ as command, run, tree
-started = subprocess.Popen
+started, replay, remove, at_work = subprocess.Popen, run.replay, shutil.rmtree, []
 def popen(words, **how):  # instead of pytest something that lasts; Ctrl-C comes when it is there
     process = started([sys.executable, "-c", "import time; time.sleep(600)"], **how)
     print(process.pid, os.listdir(sys.argv[1]), flush=True)
     os.kill(os.getpid(), signal.SIGINT)
     return process
+def replaying(*arguments):
+    at_work.append(True)
+    try:
+        return replay(*arguments)
+    finally:
+        at_work.clear()
+def removing(folder):
+    print("removed while a replay writes there" if at_work else "removed at the end", flush=True)
+    remove(folder)
+run.replay, shutil.rmtree = replaying, removing
 tree._FOLDERS, run.foreign, run.subprocess.Popen = ("src",), lambda tree: [], popen
 command.main(["--trust", "--name", "spool:1"])
 """
@@ -192,13 +201,14 @@ def test_a_replay_that_is_interrupted_ends_at_once_and_leaves_no_copy_and_no_pro
     )
     with process:
         try:
-            told, errors = process.communicate(timeout=30)
+            told, errors = process.communicate()  # pytest has the limit; what is interrupted sleeps far longer
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert "KeyboardInterrupt" in errors
-    started, _, copies = told.partition(" ")
-    assert copies.startswith("['spoolq-mutants-")
+    started, _, rest = told.partition(" ")
+    copies, _, end = rest.partition("\n")
+    assert (copies[:17], end) == ("['spoolq-mutants-", "removed at the end\n")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(started), 0)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,9 +72,11 @@ def chosen(entries: list[Mutant], wanted: argparse.Namespace) -> list[Mutant]:
 class _Replay:
     """Takes mutants from one queue on as many threads as there are copies."""
 
-    def __init__(self, mutants: list[Mutant]) -> None:
+    def __init__(self, mutants: list[Mutant], trees: list[Tree]) -> None:
         self.total: Counter[str] = Counter()
         self.survivors: list[Mutant] = []
+        self._trees = trees
+        self._stopped = False
         self._left: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
         self._lock = threading.Lock()
         for mutant in mutants:
@@ -83,14 +85,19 @@ class _Replay:
     def work(self, tree: Tree) -> None:
         """A thread with a copy of its own: until none is left."""
         while (mutant := self._next()) is not None:
-            self._note(mutant, run.replay(tree, mutant))
+            verdict = run.replay(tree, mutant)
+            if not self._stopped:  # else that is why it ended
+                self._note(mutant, verdict)
 
     def stop(self) -> None:
-        """None is left."""
-        while self._next() is not None:
-            pass
+        """No other one begins, and those under way end now.  A signal handler: takes no lock."""
+        self._stopped = True
+        for tree in self._trees:
+            tree.stop()
 
     def _next(self) -> Mutant | None:
+        if self._stopped:
+            return None
         try:
             return self._left.get_nowait()
         except queue.Empty:
@@ -105,6 +112,32 @@ class _Replay:
             file = mutant.file.removeprefix("src/spoolq/")
             print(f"{word} {mutant.name:16} {','.join(mutant.ids):22} {file:26} {verdict.seconds:5.1f} s  "
                   f"{verdict.text if not verdict.red else verdict.text[:110]}", flush=True)  # fmt: skip
+
+
+@contextmanager
+def _interrupt_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM only call ``stop``; KeyboardInterrupt is raised behind it.
+
+    Raised inside, it could come between any two steps, and Python 3.11 takes a thread for dead when it ends the
+    ``join`` of it: the copies were removed while a replay was still writing there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told: list[int] = []
+
+    def tell(number: int, _: object) -> None:
+        told.append(number)
+        stop()
+
+    old = [(number, signal.signal(number, tell)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)
+    if told:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -139,19 +172,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if wrong := run.foreign(trees[0]) if wanted.trust else run.prove_green(trees[0], taken):
             print("\n".join(wrong), file=sys.stderr)
             return 2
-        replay = _Replay(taken)
-        threads = [threading.Thread(target=replay.work, args=(tree,)) for tree in trees]
-        for thread in threads:
-            thread.start()
-        try:
+        replay = _Replay(taken, trees)
+        with _interrupt_calls(replay.stop):
+            threads = [threading.Thread(target=replay.work, args=(tree,)) for tree in trees]
             for thread in threads:
-                thread.join()
-        except BaseException:  # Ctrl-C: no other one begins, and those under way end now
-            replay.stop()
-            for tree in trees:
-                tree.stop()
-            raise
-        finally:
+                thread.start()
             for thread in threads:
                 thread.join()
     print(", ".join(f"{source} {count}" for source, count in sorted(replay.total.items())), end=": ")
