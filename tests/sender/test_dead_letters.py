@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from operator import attrgetter
@@ -20,9 +21,12 @@ from spoolq import (
     NothingToSkipError,
     Sender,
     ServerRejection,
+    SpoolqError,
     StorageError,
 )
 from spoolq.qwp.decode import Dictionary, decode
+from spoolq.runtime import engine
+from spoolq.runtime.io_loop import IoLoop
 from spoolq.spool.files import Files
 from spoolq.testing import Answer, QwpServer, Reject, Script
 from tests.ports import NOBODY
@@ -38,6 +42,7 @@ from .harness import (
     put,
     python,
     unanswered,
+    until,
 )
 
 DATE = "column n is a DATE"
@@ -453,6 +458,35 @@ def test_skip_the_last_act_of_a_stopped_sender_and_the_next_one_goes_on(tmp_path
         assert publish(sender, 3) == 3
         sender.wait()
         assert numbers(server) == [2, 3]
+
+
+def test_skip_behind_a_ctrl_c_still_waits_for_the_io_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, may_end, main = IoLoop.run, threading.Event(), threading.main_thread().ident
+    assert main is not None
+
+    def run_and_stay(loop: IoLoop) -> None:
+        run(loop)
+        may_end.wait()
+
+    def interrupt() -> None:
+        until(lambda: sys._current_frames()[main].f_code.co_name in ("join", "_wait_for_tstate_lock"))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    monkeypatch.setattr(IoLoop, "run", run_and_stay)
+    sender = stopped(tmp_path)
+    by = threading.Thread(target=interrupt)
+    by.start()
+    with pytest.raises(KeyboardInterrupt):
+        sender.skip_head_frame()
+    by.join()
+    monkeypatch.setattr(engine, "JOIN_SECONDS", 0.001)
+    with pytest.raises(SpoolqError, match="the I/O thread has not ended yet: try again"):
+        sender.skip_head_frame()
+    assert sender.acked_fsn() == 0
+    may_end.set()
+    until(lambda: sender._engine._ending.io_ended)
+    assert sender.skip_head_frame().fsn == 1
+    closed(sender)
 
 
 def test_skip_when_it_came_again_after_a_restart(tmp_path: Path) -> None:

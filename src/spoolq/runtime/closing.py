@@ -5,6 +5,9 @@
     ending.io_has_ended()              the I/O thread's last word: whether it frees what `close` left to it
     ending.leave_tokens(), skip()      the same for an opening that is undone
 
+Whether the I/O thread has ended is its own word, not `Thread.is_alive`: Python 3.11 takes a thread for dead when a
+Ctrl-C ends the `join` of it.
+
 One `Closing` an `Engine`, which owns all that is closed here.  Every step is done whatever fails before it (`Steps`);
 the first error is raised at the end.  What keeps state is only how far it is: begun, ended, the slot kept because its
 sync failed, the I/O thread left because it waits for a disk.
@@ -34,7 +37,7 @@ _WAITS: Final = frozenset({"await_acked", "await_ok", "await_all", "flush_and_wa
 
 
 class Closing:
-    """See the module's text.  ``begun``: `close` was called."""
+    """See the module's text.  ``begun``: `close` was called.  ``io_ended``: the I/O thread has said so."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +47,7 @@ class Closing:
         self._error: BaseException | None = None  # of a close that nobody waited for
         self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
         self._rows_lost = 0  # buffered rows that `close` could not publish
-        self._io_ended = False
+        self.io_ended = False
         self._io_left = False
 
     def skip(self) -> None:
@@ -55,7 +58,7 @@ class Closing:
     def io_has_ended(self) -> bool:
         """Told by the I/O thread; True when `close` did not wait for it, and it frees socket, memory and slot."""
         with self._lock:
-            self._io_ended = True
+            self.io_ended = True
             return self._io_left
 
     def close(self, flush: bool, under_way: set[str]) -> None:
@@ -287,7 +290,7 @@ class Closing:
         It may be reading the store, so it frees socket, descriptors, memory and slot itself, at its end.
         """
         with self._lock:
-            self._io_left = self._engine.thread is not None and not self._io_ended
+            self._io_left = self._engine.thread is not None and not self.io_ended
         if self._io_left:
             slot = self._engine.storage.slot
             _LOG.warning(

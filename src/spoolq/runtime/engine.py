@@ -455,7 +455,7 @@ class Engine:
             error, thread = self.progress.error, self.thread
             if error is not None and thread is not None:
                 thread.join(JOIN_SECONDS)  # it has latched the error and is about to end
-                if thread.is_alive():
+                if not self._ending.io_ended:
                     raise SpoolqError("the I/O thread has not ended yet: try again")
             return self.letters.skip_head(error)
 
