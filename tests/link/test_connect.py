@@ -208,6 +208,23 @@ def test_a_refusal_shows_the_secret_in_no_way_to_write_it(
     assert text.endswith("no entry for bob:[secret]" if cut else "no entry for bob:[secret], [secret]; sorry")
 
 
+def test_a_header_that_quotes_the_request_shows_no_secret(wake: int) -> None:
+    """Nor is a role or a version taken for another one, because it has a secret in it."""
+    header = "Bearer hunter2secret"
+    refusals = {
+        b"HTTP/1.1 421 No\r\nX-QuestDB-Role: %b\r\nContent-Length: 0\r\n\r\n": "status 421, role for [secret]",
+        b"HTTP/1.1 302 No\r\nLocation: /%b\r\nContent-Length: 0\r\n\r\n": "refused the upgrade with HTTP status 302",
+    }
+    for answer, text in refusals.items():
+        with Peer(answering(answer % b"for hunter2secret")) as peer:
+            assert failure(peer.endpoint, wake, authorization=header).text.endswith(text)
+    with Peer(lambda sock: sock.sendall(accepted(request(sock), "X-QWP-Version: for hunter2secret"))) as peer:
+        error = failure(peer.endpoint, wake, authorization=header)
+    assert "speaks QWP version 'for [secret]'" in error.text
+    with Peer(answering(b"HTTP/1.1 421 No\r\nX-QuestDB-Role: PRIMARY_CATCHUP\r\nContent-Length: 0\r\n\r\n")) as peer:
+        assert failure(peer.endpoint, wake, authorization="Bearer PRIMARY").role == "PRIMARY_CATCHUP"
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("length", [0, 3])
 def test_a_body_that_is_whole_is_not_waited_for(wake: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:

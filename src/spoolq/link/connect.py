@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import socket
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from html import escape
 from typing import Any, Final
 
 from spoolq import limits
 from spoolq.link.connection import Connection, again
+from spoolq.link.credentials import bearer, hide
 from spoolq.link.poller import POLLIN, POLLOUT, Poller
 from spoolq.link.resolve import Resolver
 from spoolq.link.tls import TlsFailure, TlsOptions, handshake
@@ -37,8 +36,6 @@ from spoolq.qwp import upgrade
 
 _USER_AGENT: Final = "spoolq"
 _BODY_MILLIS: Final = 1_000  # a refusal's body is a courtesy
-_SECRET_END_MIN: Final = 3  # a shorter end of a text may be anything
-_HIDDEN: Final = "[secret]"
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # a dead idle peer: 50 s
 
 
@@ -83,7 +80,7 @@ class ConnectOptions:
     """``connect_millis``: name resolution, and again TCP connect of one address.
 
     ``upgrade_millis``: until the response is read.  ``tls`` None is plain ``ws``.  ``authorization`` is the
-    whole header, see `authorization`; ``tokens`` are asked for the bearer token of each connection
+    whole header, see `credentials`; ``tokens`` are asked for the bearer token of each connection
     instead.  ``durable_ack`` asks for durable acks; an endpoint that does not grant them is a failure.
     """
 
@@ -95,14 +92,9 @@ class ConnectOptions:
     tls_millis: int = 5_000
     durable_ack: bool = False
 
-
-def authorization(username: str | None, password: str | None, token: str | None) -> str | None:
-    """The ``Authorization`` header of a configuration: bearer, basic, or None."""
-    if token is not None:
-        return f"Bearer {token}"
-    if username is not None and password is not None:
-        return upgrade.basic(username, password)
-    return None
+    def hide(self, said: str) -> str:
+        """What a peer has said, without the credentials that it may quote: the present ones, and tokens before."""
+        return hide(said, self.authorization, () if self.tokens is None else self.tokens.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +122,7 @@ def connect(
     """
     limit = _Limit(endpoint, wake_fileno, limit_millis)
     if options.tokens is not None:
-        options = replace(options, authorization=f"Bearer {_token(options.tokens, endpoint, limit)}")
+        options = replace(options, authorization=bearer(_token(options.tokens, endpoint, limit)))
     sock: socket.socket = _tcp(endpoint, options, limit, resolver or Resolver())
     try:
         if options.tls is not None:
@@ -161,6 +153,7 @@ def _token(tokens: Tokens, endpoint: Endpoint, limit: _Limit) -> str:
         raise _no_token(endpoint, "returned an empty token")
     if not (token.isascii() and token.isprintable()):
         raise _no_token(endpoint, "returned a token with a line break, a control or a non-ASCII character")
+    tokens.keep(token)
     return token
 
 
@@ -254,9 +247,8 @@ def _upgrade(sock: socket.socket, endpoint: Endpoint, options: ConnectOptions, l
         head, rest = _read_head(sock, endpoint, waiter)
         status, headers = _parse_head(head, endpoint)
         if status != 101:
-            said = _without_secret(_body(sock, headers, rest, limit), options)
-            raise _refused(status, headers, printable(said), endpoint)
-        accepted = upgrade.accepted(headers, key)
+            raise _refused(status, headers, _body(sock, headers, rest, limit), endpoint, options)
+        accepted = upgrade.accepted(headers, key, options.hide)
         if options.durable_ack and not accepted.durable_ack:
             raise ConnectFailure(Kind.DURABLE, f"{endpoint} does not grant durable acks")
     except upgrade.BadUpgrade as error:
@@ -341,63 +333,21 @@ def _body(sock: socket.socket, headers: upgrade.Headers, body: bytes, limit: _Li
     return body[:wanted].decode(errors="replace")
 
 
-def _without_secret(said: str, options: ConnectOptions) -> str:
-    """A proxy may quote the request that it refuses; its credentials belong in no log, a cut end of them neither.
-
-    The password also as it was before the header's base64, and all of it as it stands in a URL, in JSON, in HTML.
-    """
-    scheme, _, secret = (options.authorization or "").partition(" ")
-    secrets = [secret, base64.b64decode(secret).decode().partition(":")[2]] if scheme == "Basic" else [secret]
-    for one in filter(None, secrets):
-        said = _without(said.replace(one, _HIDDEN), [_ways_to_write(character) for character in one])
-    return said
-
-
-def _ways_to_write(character: str) -> list[str]:
-    """How others write one character of a secret, the longest first."""
-    percent = "".join(f"%{byte:02x}" for byte in character.encode())
-    ways = {character, percent, percent.upper(), json.dumps(character)[1:-1], escape(character), f"&#{ord(character)};"}
-    if character == " ":
-        ways.add("+")
-    if not character.isascii():
-        ways.add("\ufffd")  # in a body that is not UTF-8
-    return sorted(ways, key=len, reverse=True)
-
-
-def _without(said: str, secret: list[list[str]]) -> str:
-    """``said`` with each place hidden where the secret stands, whatever way each character is written."""
-    told, at = "", 0
-    while at < len(said):
-        end = _end_of_secret(said, at, secret)
-        told += said[at] if end is None else _HIDDEN
-        at = at + 1 if end is None else end
-    return told
-
-
-def _end_of_secret(said: str, start: int, secret: list[list[str]]) -> int | None:
-    """Where the secret that begins at ``start`` ends; None when none does."""
-    at = start
-    for count, ways in enumerate(secret):
-        way = next((way for way in ways if said.startswith(way, at)), None)
-        if way is None:
-            is_cut = count >= _SECRET_END_MIN and any(way.startswith(said[at:]) for way in ways)
-            return len(said) if is_cut else None
-        at += len(way)
-    return at
-
-
-def _refused(status: int, headers: list[tuple[str, str]], body: str, endpoint: Endpoint) -> ConnectFailure:
-    role = printable(upgrade.header(headers, upgrade.ROLE) or "", 40)
+def _refused(
+    status: int, headers: list[tuple[str, str]], body: str, endpoint: Endpoint, options: ConnectOptions
+) -> ConnectFailure:
+    role = upgrade.header(headers, upgrade.ROLE) or ""
     text = f"{endpoint} refused the upgrade with HTTP status {status}"
     kind = Kind.STATUS
     if status in (401, 403):
         kind = Kind.AUTH
-    elif status == 421 and role:
-        kind, text = Kind.ROLE, f"{text}, role {role}"
+    elif status == 421 and printable(role):
+        kind, text = Kind.ROLE, f"{text}, role {printable(options.hide(role), 40)}"
+    said = printable(options.hide(body))
     return ConnectFailure(
         kind,
-        f"{text}: {body}" if body else text,
+        f"{text}: {said}" if said else text,
         status=status,
-        role=role,
+        role=printable(role, 40),
         retry_after_millis=upgrade.retry_after_millis(upgrade.header(headers, "Retry-After")),
     )

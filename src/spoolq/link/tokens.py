@@ -3,7 +3,7 @@
 One `Tokens` for a sender and its drainers: so the callable is never called by two threads at once, whatever
 connects at the same time.  Each token goes to one connect.  A connect that stops waiting (the sender closes,
 its time is over) leaves the call under way; the next one waits for that, and is given what it brings unless it
-came more than 10 s before.
+came more than 10 s before.  The last tokens that went to a server are kept: no text may show one that a peer quotes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 from spoolq.link.foreign import ForeignCall
 
 _FRESH_SECONDS: Final = 10.0
+_GIVEN_MAX: Final = 16
 
 
 class Tokens:
@@ -25,6 +26,8 @@ class Tokens:
         self._thread_name = thread_name
         self._lock = threading.Lock()
         self._call: ForeignCall[object] | None = None
+        #: Tokens that went to a server, the newest first.
+        self.given: tuple[str, ...] = ()
 
     def token(self, wait: Callable[[int], None]) -> object:
         """What the callable gives; ``wait(fileno)`` waits until that is readable.
@@ -42,6 +45,11 @@ class Tokens:
                     continue  # another connect was given this one
                 self._call = None
             return call.found()
+
+    def keep(self, token: str) -> None:
+        """This one is about to go to a server."""
+        with self._lock:
+            self.given = (token, *(one for one in self.given if one != token))[:_GIVEN_MAX]
 
     @property
     def busy(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,8 +62,8 @@ class Accepted:
     durable_ack: bool
 
 
-def accepted(headers: Headers, key: str) -> Accepted:
-    """Reads the headers of a 101 (wire.md 1.2); raises BadUpgrade."""
+def accepted(headers: Headers, key: str, hide: Callable[[str], str] = str) -> Accepted:
+    """Reads the headers of a 101 (wire.md 1.2); raises BadUpgrade, whose text quotes what ``hide`` leaves of them."""
     if (header(headers, "Upgrade") or "").strip().lower() != "websocket":
         raise BadUpgrade("the response does not upgrade to websocket")
     if "upgrade" not in _tokens(header(headers, "Connection")):
@@ -73,19 +73,21 @@ def accepted(headers: Headers, key: str) -> Accepted:
     if header(headers, "Sec-WebSocket-Extensions") or header(headers, "Sec-WebSocket-Protocol"):
         raise BadUpgrade("the response picks an extension or subprotocol that was not offered")
     return Accepted(
-        version=_version(header(headers, VERSION)),
+        version=_version(header(headers, VERSION), hide),
         cap_nbytes=cap_of(header(headers, CAP)),
         role=(header(headers, ROLE) or "").strip(),
         durable_ack=(header(headers, DURABLE_ACK) or "").strip().lower() == "enabled",
     )
 
 
-def _version(text: str | None) -> int:
+def _version(text: str | None, hide: Callable[[str], str]) -> int:
     if text is None:
         return limits.PROTOCOL_VERSION
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit()) or not 1 <= int(digits[:20]) <= limits.PROTOCOL_VERSION:
-        raise BadUpgrade(f"the server speaks QWP version {text[:40]!r}; this client speaks {limits.PROTOCOL_VERSION}")
+        raise BadUpgrade(
+            f"the server speaks QWP version {hide(text)[:40]!r}; this client speaks {limits.PROTOCOL_VERSION}"
+        )
     return int(digits)
 
 

@@ -25,7 +25,7 @@ from spoolq.errors import DeadLettersFullError, FrameTooLarge, StorageError
 from spoolq.link import ConnectFailure, Connection, ConnectOptions, Endpoint, Kind
 from spoolq.link.poller import POLLIN, POLLOUT
 from spoolq.qwp.layout import is_deferred
-from spoolq.qwp.responses import BadResponse, parse
+from spoolq.qwp.responses import BadResponse, ErrorFrame, parse
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.new_life import Life
 from spoolq.runtime.throttle import Throttle
@@ -311,9 +311,11 @@ class IoLoop:
                 except BadResponse as error:
                     return events.Undecodable(str(error))
                 self.acks += payload[0] == 0
+                if isinstance(response, ErrorFrame):
+                    response = dataclasses.replace(response, text=self._options.hide(response.text))
                 return events.Answered(response)
             case link.Close(code, reason):
-                return events.PeerClosed(code, reason)
+                return events.PeerClosed(code, self._options.hide(reason))
             case link.Breach(text):
                 return events.ProtocolBreach(text)
             case link.Lost(text):

@@ -1,0 +1,83 @@
+"""The ``Authorization`` header of a connect, and what must not be told of it.
+
+A server, or a proxy before it, may quote the request in whatever it says: the body of a refusal, a header, the
+reason of a CLOSE, the text of an error frame.  `hide` takes the credentials out of such a text before anything else
+sees it: the token, or the base64 of Basic and the password as it was before that, as it stands or as it is written in a
+URL, in JSON, in HTML.  A beginning that the end of the text or an ellipsis cuts off is hidden, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from html import escape
+from typing import Final
+
+from spoolq.qwp import upgrade
+
+_HIDDEN: Final = "[secret]"
+_CUT_MIN: Final = 3  # a shorter beginning may be anything
+_ELLIPSES: Final = ("...", "\u2026")
+
+
+def authorization(username: str | None, password: str | None, token: str | None) -> str | None:
+    """The ``Authorization`` header of a configuration: bearer, basic, or None."""
+    if token is not None:
+        return bearer(token)
+    if username is not None and password is not None:
+        return upgrade.basic(username, password)
+    return None
+
+
+def bearer(token: str) -> str:
+    """The ``Authorization`` header of a token."""
+    return f"Bearer {token}"
+
+
+def hide(said: str, header: str | None, tokens: Iterable[str] = ()) -> str:
+    """``said`` without the credentials of the header and without the tokens."""
+    scheme, _, secret = (header or "").partition(" ")
+    secrets = {secret, *tokens}
+    if scheme == "Basic":
+        secrets.add(base64.b64decode(secret).decode().partition(":")[2])
+    secrets.discard("")
+    if not secrets:
+        return said
+    told, at = [], 0
+    while at < len(said):
+        end = max(_end(said, at, secret) for secret in secrets)
+        told.append(_HIDDEN if end > at else said[at])
+        at = max(end, at + 1)
+    return "".join(told)
+
+
+def _end(said: str, start: int, secret: str) -> int:
+    """Where the secret that begins at ``start`` ends; ``start`` when none does."""
+    if said.startswith(secret, start):
+        return start + len(secret)
+    at = start
+    for count, character in enumerate(secret):
+        ways = _ways_to_write(character)
+        way = next((way for way in ways if said.startswith(way, at)), None)
+        if way is None:
+            if count < _CUT_MIN:
+                return start
+            if said.startswith(_ELLIPSES, at):
+                return at
+            return len(said) if any(way.startswith(said[at:]) for way in ways) else start
+        at += len(way)
+    return at
+
+
+@lru_cache(256)
+def _ways_to_write(character: str) -> tuple[str, ...]:
+    """How others write one character of a secret, the longest first."""
+    percent = "".join(f"%{byte:02x}" for byte in character.encode())
+    ways = {character, percent, percent.upper(), json.dumps(character)[1:-1], escape(character), f"&#{ord(character)};"}
+    if character == " ":
+        ways.add("+")
+    if not character.isascii():
+        ways.add("\ufffd")  # in a body that is not UTF-8
+    return tuple(sorted(ways, key=len, reverse=True))

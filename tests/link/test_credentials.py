@@ -1,0 +1,44 @@
+"""credentials.py: what a peer says, without the secrets that it quotes (the ways to write one: test_connect.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from spoolq.link import ConnectOptions, authorization
+from spoolq.link.credentials import hide
+from spoolq.link.tokens import Tokens
+
+
+def test_without_credentials_everything_is_told() -> None:
+    assert hide("no token here", None) == "no token here"
+    assert hide("", "Bearer abc") == ""
+
+
+def test_of_two_secrets_that_begin_alike_the_longer_one_is_hidden_whole() -> None:
+    assert hide("tok-12 and tok-1.", "Bearer tok-1", ["tok-12"]) == "[secret] and [secret]."
+
+
+def test_what_stands_for_a_secret_is_not_looked_at_again() -> None:
+    assert hide("a secret", "Bearer secret", ["e"]) == "a [secret]"
+
+
+@pytest.mark.parametrize("dots", ["...", "\u2026"])
+def test_a_beginning_in_front_of_an_ellipsis_is_hidden(dots: str) -> None:
+    assert hide(f"token 'hunter2{dots}' is unknown", "Bearer hunter2secret") == f"token '[secret]{dots}' is unknown"
+    assert hide(f"hu{dots}", "Bearer hunter2secret") == f"hu{dots}", "that may be anything"
+
+
+def test_basic_is_hidden_as_base64_and_as_the_password() -> None:
+    header = authorization("bob", "a:b", None)
+    assert header == "Basic Ym9iOmE6Yg=="
+    assert hide("bob: Ym9iOmE6Yg== is a:b", header) == "bob: [secret] is [secret]"
+
+
+def test_tokens_of_earlier_connects_are_remembered_up_to_a_bound() -> None:
+    tokens = Tokens(str, "spoolq-token")
+    options = ConnectOptions(tokens=tokens)
+    for number in range(10, 40):
+        tokens.keep(f"tok-{number}")
+        tokens.keep("the same")
+    assert options.hide("tok-39, tok-25, the same") == "[secret], [secret], [secret]"
+    assert len(tokens.given) == 16
