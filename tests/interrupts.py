@@ -51,6 +51,7 @@ class Interrupt:
         if self.came or left_out or frame.f_code.co_name in ("_remove", "__del__"):
             return None
         if event == "call":
+            frame.f_trace = self.trace  # first: CPython 3.13 looks for it when the instructions are asked for
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
             self._returned = None
             self._place(frame)
