@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,34 @@ def test_one_line_then_rows_then_a_clean_end(number: signal.Signals) -> None:
             process.send_signal(number)
             assert process.communicate() == ("", "")
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize("nth", range(1, 16))
+def test_a_signal_at_any_step_of_the_wait_ends_it(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits in Python code, and the handler runs inside it."""
+    left = [nth]
+    ended = threading.Event()
+
+    def step(*_: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGTERM)
+
+    def again() -> None:  # when there are not so many steps
+        while not ended.wait(0.01):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    monkeypatch.setattr("spoolq.cli.serve.click.echo", lambda _: sys.setprofile(step))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    thread = threading.Thread(target=again)
+    try:
+        thread.start()
+        assert CliRunner().invoke(cli, ["serve", "--port", "0"]).exit_code == 0
+    finally:
+        sys.setprofile(None)
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_line_for_people() -> None:

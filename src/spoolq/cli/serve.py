@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import queue
 import signal
 import ssl
-import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from spoolq.server import Auth, QwpServer, Script, from_json
 from spoolq.server.options import ROLES
 
 _IN_MEMORY: Final = ""  # --sql without a file
+_LOOK_SECONDS: Final = 0.2
 
 
 @click.command()
@@ -86,9 +88,31 @@ def serve(
     _run(server, as_json)
 
 
+class _Stop:
+    """Told by a signal handler, which may come between any two steps of who waits, also twice.
+
+    `threading.Event` is Python and not made for that: a handler that comes while `wait` holds the event's lock waits
+    for that lock for ever.  The wait looks up now and then: a signal just before the thread blocks does not end it.
+    """
+
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def tell(self, number: int, _: object) -> None:
+        """A handler."""
+        self._told.put(number)
+
+    def wait(self) -> None:
+        """Until it was told."""
+        while True:
+            with suppress(queue.Empty):
+                self._told.get(timeout=_LOOK_SECONDS)
+                return
+
+
 def _run(server: QwpServer[Any], as_json: bool) -> None:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.tell) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         _serve_until(stop, server, as_json)
     finally:
@@ -96,7 +120,7 @@ def _run(server: QwpServer[Any], as_json: bool) -> None:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _serve_until(stop: threading.Event, server: QwpServer[Any], as_json: bool) -> None:
+def _serve_until(stop: _Stop, server: QwpServer[Any], as_json: bool) -> None:
     try:
         server.start()
     except OSError as error:

@@ -1,0 +1,1 @@
+"""What `tests/stalls.py` has each process run that a test starts: `sitecustomize`."""
