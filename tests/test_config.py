@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spoolq import Sender
 from spoolq.config import SenderConfig, _Given, _read, from_env, parse
 from spoolq.config_keys import IGNORED, KEYS, REFUSED, Secret
 from spoolq.errors import ConfigError
@@ -339,6 +341,45 @@ def test_unknown_keys_are_named(key: str) -> None:
         with pytest.raises(ConfigError, match=f"^unknown configuration key: {key}$") as caught:
             refused()
         assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("sf_dirr", "sf_dir"), ("Auto_Flush", "auto_flush"), ("adr", "addr"), ("autoflush_rows", "auto_flush_rows")],
+)
+def test_an_unknown_key_comes_with_the_one_that_is_most_like_it(key: str, meant: str) -> None:
+    for refused in (lambda: parse(f"ws::addr=h;{key}=1;"), lambda: parse("ws::addr=h;", **{key: "1"})):
+        with pytest.raises(ConfigError) as caught:
+            refused()
+        assert str(caught.value) == f"unknown configuration key: {key}; did you mean {meant}?"
+
+
+def test_behind_a_secret_nothing_is_offered() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("ws::addr=h;token=t;sf_dirr=1;")
+    assert "sf_dir" not in str(caught.value)
+
+
+def test_an_unknown_keyword_is_told_so_whatever_its_value_is() -> None:
+    """And handlers are offered as well, which no connect string has."""
+    names = inspect.signature(Sender.from_conf).parameters.values()
+    handlers = [one.name for one in names if one.kind is one.KEYWORD_ONLY]
+    assert handlers
+    for name in handlers:
+        with pytest.raises(ConfigError) as caught:
+            Sender.from_conf("ws::addr=h;", **{f"{name}s": print})
+        assert str(caught.value) == f"unknown configuration key: {name}s; did you mean {name}?"
+        with pytest.raises(ConfigError, match=f"^unknown configuration key: {name}s$"):
+            parse(f"ws::addr=h;{name}s=1;")
+    with pytest.raises(ConfigError, match=r"^retry_timeout is not taken here: "):
+        parse("ws::addr=h;", retry_timeout=1.5)
+
+
+@pytest.mark.parametrize(("scheme", "meant"), [("wsss", "wss"), ("WS", "ws"), ("tcp", None)])
+def test_an_unknown_scheme_comes_with_the_one_that_is_most_like_it(scheme: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"{scheme}::addr=h;")
+    assert str(caught.value).endswith(f"in lower case; did you mean {meant}?" if meant else "in lower case")
 
 
 @pytest.mark.parametrize("key", sorted(REFUSED))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple
@@ -29,7 +30,10 @@ ENVIRONMENT_VARIABLE: Final = "QDB_CLIENT_CONF"
 _LOG = logging.getLogger("spoolq.config")
 _SCHEMES: Final[dict[str, Literal["ws", "wss"]]] = {"ws": "ws", "wss": "wss", "qwpws": "ws", "qwpwss": "wss"}
 _BY_NAME: Final[dict[str, Key]] = {name: key for key in KEYS for name in (key.name, *key.aliases)}
+#: Keyword arguments of `spoolq.Sender` that are no settings.
+_HANDLERS: Final = ("error_handler", "connection_listener", "error_policy", "category_policies", "progress_handler")
 _SHOWN_CHARACTERS_MAX: Final = 200
+_LIKENESS_MIN: Final = 0.75  # of a name that is offered for another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +141,7 @@ def parse(conf: str, /, **keywords: Any) -> SenderConfig:
     if scheme not in _SCHEMES:
         raise ConfigError(
             f"scheme {scheme[:_SHOWN_CHARACTERS_MAX]!r} is not served: spoolq speaks QWP over WebSocket, "
-            "write ws:: (plain) or wss:: (TLS), in lower case"
+            f"write ws:: (plain) or wss:: (TLS), in lower case{_nearest(scheme, _SCHEMES)}"
         )
     provider = keywords.pop("token") if callable(keywords.get("token")) else None
     given = _gather([*settings, *_settings_of(keywords)])
@@ -155,6 +159,8 @@ def _settings_of(keywords: dict[str, Any]) -> list[Setting]:
     for name, value in keywords.items():
         if value is None:
             continue
+        if name not in _BY_NAME and name not in IGNORED:
+            raise _unknown(name, 0, None)
         several = name == "addr" and isinstance(value, (list, tuple)) and not isinstance(value, Address)
         found += [Setting(name, _text_of(name, item), 0) for item in (value if several else [value])]
     return found
@@ -219,7 +225,16 @@ def _unknown(name: str, position: int, previous: Key | None) -> ConfigError:
             f"unknown configuration key at setting {position}, behind {previous.name}; it is not shown, "
             f"for it may be a part of the {previous.name}: a ';' inside a value is written ';;'"
         )
-    return ConfigError(f"unknown configuration key: {name[:_SHOWN_CHARACTERS_MAX]}", key=name)
+    nearest = _nearest(name, _BY_NAME if position else (*_BY_NAME, *_HANDLERS))
+    return ConfigError(f"unknown configuration key: {name[:_SHOWN_CHARACTERS_MAX]}{nearest}", key=name)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """The end of an error's text that offers the name most like this one; empty when none is."""
+    from difflib import get_close_matches  # errors alone pay for it
+
+    found = get_close_matches(name[:_SHOWN_CHARACTERS_MAX].lower(), names, 1, _LIKENESS_MIN)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _doubled(before: _Given, now: _Given) -> ConfigError:
