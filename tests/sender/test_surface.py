@@ -8,6 +8,7 @@ import inspect
 import pickle
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,15 @@ def test_the_signatures_are_those_of_the_design(name: str) -> None:
     )
     assert str(bare) == _SIGNATURES[name]
     assert inspect.getdoc(getattr(Sender, name))
+
+
+def test_frk_01_what_never_raises_says_that_it_does_so_in_a_forked_child() -> None:
+    docs = {name: inspect.getdoc(getattr(Sender, name)) or "" for name in dir(Sender) if not name.startswith("_")}
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
+    docs |= {row.split("|")[1].strip(): row for row in page.splitlines() if row.startswith("| `")}
+    told = {name: text for name, text in docs.items() if "never raises" in text.lower()}
+    assert {"published_fsn", "ok_fsn", "acked_fsn", "synced_fsn", "poll_error", "stats", "`acked_fsn`"} <= {*told}
+    assert {name for name, text in told.items() if "ever raises but ForkedError" not in text} == set()
 
 
 class _Own(Sender):
