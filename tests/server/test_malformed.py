@@ -321,6 +321,20 @@ def test_too_many_columns_over_messages() -> None:
         assert error_of(client.answer())[:2] == (0x09, 1)
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_the_designated_timestamp_is_one_of_a_tables_columns_also_where_the_server_adds_it(stamped: bool) -> None:
+    """wire.md 3.4; the columns that fit stay (wire.md 5.2), and so does room for the timestamp."""
+    columns = [(name, 0x05, longs(1)) for name in "abc"]
+    stamp = [("", 0x0A, longs(1_000_000))] if stamped else []
+    with QwpServer(columns_max=3, latched=False) as server, RawClient(server.port) as client:
+        client.upgrade()
+        client.message(message(block("t", 1, *columns, *stamp)))
+        assert error_of(client.answer()) == (0x09, 0, "too many columns, limit: 3 [table=t]")
+        client.message(message(block("t", 1, *columns[:2], *stamp)))
+        assert client.answer()[0] == 0
+        assert [*server.store.rows("t")[0]] == ["a", "b", "timestamp"]
+
+
 def test_a_lower_row_limit() -> None:
     with QwpServer(rows_per_block_max=1) as server, RawClient(server.port) as client:
         client.upgrade()

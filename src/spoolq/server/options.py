@@ -73,7 +73,7 @@ class ServerOptions:
     views                    tables that are views: 06
     non_wal_tables           tables that are not WAL: 03
     tables_max               distinct tables of one connection
-    columns_max              columns of one table
+    columns_max              columns of one table, the designated timestamp among them
     rows_per_block_max       rows of one block of a message
     uncommitted_rows_max     rows of one table in an open group; above it the table is committed early
     connections_max          open connections; more are closed at once

@@ -114,7 +114,7 @@ class Schema:
             if self.designated_is_known and not options.create_columns:
                 text = f"new columns are not added automatically [table={self.table}, column={column.name}]"
                 raise WireFault(Status.WRITE_ERROR, text)
-            if len(self.columns) >= options.columns_max:
+            if len(self.columns) + (not self.designated_is_known) >= options.columns_max:  # it counts (wire.md 3.4)
                 text = f"too many columns, limit: {options.columns_max} [table={self.table}]"
                 raise WireFault(Status.WRITE_ERROR, text)
             found = Column(column.name, column.type, column.precision, column.scale, rank)
