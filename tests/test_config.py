@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
 from pathlib import Path
@@ -268,7 +267,7 @@ def test_defaults_cfg_05() -> None:
 
 def test_a_config_is_frozen() -> None:
     config = parse("ws::addr=h;")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable"):
         config.gorilla = True  # type: ignore[misc]
 
 
@@ -620,6 +619,6 @@ def test_a_refused_secret_is_not_shown_either_cfg_03() -> None:
     def refuse(text: str) -> str:
         raise ValueError("is too short")
 
-    key = dataclasses.replace(next(key for key in KEYS if key.name == "token"), read=refuse)
+    key = next(key for key in KEYS if key.name == "token").replaced(read=refuse)
     with pytest.raises(ConfigError, match=r"^token \(value not shown\) is too short$"):
         _read(key, _Given("token", SECRET, True))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple
 
@@ -22,6 +21,7 @@ from spoolq import limits
 from spoolq.config_grammar import Address, Setting, check_text, same_host, split
 from spoolq.config_keys import IGNORED, KEYS, REFUSED, Key, Secret, TokenProvider
 from spoolq.errors import ConfigError
+from spoolq.frozen import Frozen
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Address", "Secret", "SenderConfig", "TokenProvider", "from_env", "parse"]
 
@@ -36,8 +36,7 @@ _SHOWN_CHARACTERS_MAX: Final = 200
 _LIKENESS_MIN: Final = 0.75  # of a name that is offered for another
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SenderConfig:
+class SenderConfig(Frozen):
     """What a sender was asked to be; made by `parse` only, so every value is checked.
 
     Names and units are those of the table in docs/configuration.md.  0 in a trigger means off; None means

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from spoolq import limits
@@ -26,6 +25,7 @@ from spoolq.config_grammar import (
     read_text,
     read_word,
 )
+from spoolq.frozen import Frozen
 
 
 class Secret:
@@ -75,8 +75,7 @@ class TokenProvider:
 _SENDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Frozen):
     """One setting.
 
     ``read`` turns its text into a value or raises ValueError with the reason; ``default`` is the value

@@ -16,7 +16,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from spoolq.link import Binary, ConnectFailure, Connection, ConnectOptions, Endpoint, Kind, authorization, connect
+from spoolq.link import Binary, ConnectFailure, Connection, ConnectOptions, Endpoint, Kind, connect
+from spoolq.link.credentials import authorization
 from spoolq.server import QwpServer
 from tests.link.peer import Peer, Talk, accepted, request, wait_for_end
 from tests.ports import free_port

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spoolq.link import ConnectOptions, authorization
-from spoolq.link.credentials import hide
+from spoolq.link import ConnectOptions
+from spoolq.link.credentials import authorization, hide
 from spoolq.link.tokens import Tokens
 
 

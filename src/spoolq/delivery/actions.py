@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from spoolq.errors import SpoolqError
+from spoolq.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Frozen):
     """Connect to this endpoint; answer with `Connected` or `ConnectFailed`.
 
     ``limit_millis``: what is left of a time budget for the whole attempt, None without one.
@@ -18,8 +16,7 @@ class Connect:
     limit_millis: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SendRun:
+class SendRun(Frozen):
     """Send frames from ``first_fsn`` on, at least one; answer with `RunSent` or `FrameTooLarge`.
 
     The run ends before a frame whose payload is above ``max_frame_nbytes`` (None: no such bound).
@@ -31,48 +28,41 @@ class SendRun:
     max_frame_nbytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(Frozen):
     """Everything up to ``fsn`` is the server's: acknowledge it in the log."""
 
     fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Frozen):
     """Everything up to ``fsn`` is committed by the server, and not durable yet; only with durable acks."""
 
     fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Frozen):
     """Send a PING, behind what is queued."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(Frozen):
     """Close the connection; nothing of it is to be told any more."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(Frozen):
     """Answer with `TimerDue` at this time; replaces the one before."""
 
     at_millis: int
 
 
-@dataclass(frozen=True, slots=True)
-class Latch:
+class Latch(Frozen):
     """The end: no call succeeds any more, each raises this error.  Comes before its `Report`."""
 
     error: SpoolqError
 
 
-@dataclass(frozen=True, slots=True)
-class ServerErrorEvent:
+class ServerErrorEvent(Frozen):
     """A rejection, or what ended the sender; the fields of behaviour.md 6.3.
 
     ``status`` and ``message_sequence`` are None where no answer of the server was the cause.  ``tables``: of which
@@ -89,8 +79,7 @@ class ServerErrorEvent:
     tables: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decide:
+class Decide(Frozen):
     """Ask the user's resolver what to do about a refusal; answer with `Decided` and the same ``number``.
 
     ``event.policy`` is what counts without an answer in time; ``choices`` are the policies that can be chosen.
@@ -101,16 +90,14 @@ class Decide:
     choices: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class SaveLetter:
+class SaveLetter(Frozen):
     """Keep this frame as a dead letter; answer with `LetterSaved` or `LetterFailed`.  Nothing is settled before."""
 
     fsn: int
     event: ServerErrorEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionEvent:
+class ConnectionEvent(Frozen):
     """Something about the connection: ``kind`` is one of behaviour.md 8, in lower case.
 
     ``attempt`` and ``round`` count from 1 since the last connection was lost, or since the beginning.
@@ -124,15 +111,13 @@ class ConnectionEvent:
     round: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Frozen):
     """For the user's handlers and the log."""
 
     event: ServerErrorEvent | ConnectionEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(Frozen):
     """One log line; ``topic`` is what throttles it."""
 
     topic: str

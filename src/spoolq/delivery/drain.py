@@ -34,7 +34,6 @@ A slot is never given up because its lock is taken or the sender closes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from random import Random
 from typing import Final
@@ -42,6 +41,7 @@ from typing import Final
 from spoolq.delivery import verdicts
 from spoolq.delivery.backoff import Backoff
 from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError
+from spoolq.frozen import Frozen
 
 GIVE_UP_ATTEMPTS_MIN: Final = 3  # ours.md 20 c
 
@@ -55,8 +55,7 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class DrainOptions:
+class DrainOptions(Frozen):
     """``give_up_millis``: see (*).  ``outage_budget_millis``: 0 = transport trouble is never given up."""
 
     give_up_millis: int = 300_000
@@ -68,55 +67,47 @@ class DrainOptions:
 # --- events ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(Frozen):
     """The lock is taken, or the slot is no candidate any more: somebody drained it or gave it up."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(Frozen):
     """Recovery has proven that the slot cannot be sent."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Troubled:
+class Troubled(Frozen):
     """The slot could not be opened, read, written or cleaned up; it is as safe as before."""
 
     error: SpoolqError
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Frozen):
     """The delivery machine pauses by itself; ``attempts``: connects since the last event that told them."""
 
     why: str
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Frozen):
     """The delivery machine latched ``error``."""
 
     error: SpoolqError
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progressed:
+class Progressed(Frozen):
     """The server acknowledged frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(Frozen):
     """Everything is acknowledged, and the slot is empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Frozen):
     """The sender closes."""
 
 
@@ -126,29 +117,25 @@ Event = Busy | Damaged | Troubled | Waiting | Ended | Progressed | Drained | Sto
 # --- actions ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Frozen):
     """Write ``.failed`` under the slot's lock; when that is taken meanwhile the outcome is LOCKED_BY_OTHER."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Frozen):
     """Write ``.last_error``."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Frozen):
     """A new attempt at this time, with a new delivery machine; the lock is not held until then."""
 
     at_millis: int
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Frozen):
     """The life is over."""
 
     outcome: Outcome

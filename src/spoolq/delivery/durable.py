@@ -23,7 +23,6 @@ than they could be and never earlier.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
@@ -36,12 +35,14 @@ class TooManyTables(ValueError):
     """The answers of one connection name more tables than a server can have."""
 
 
-@dataclass(slots=True)
 class _Waiting:
     """Frames up to ``fsn`` wait for these tables (by number) to reach these transactions."""
 
-    fsn: int
-    needs: dict[int, int]
+    __slots__ = ("fsn", "needs")
+
+    def __init__(self, fsn: int, needs: dict[int, int]) -> None:
+        self.fsn = fsn
+        self.needs = needs
 
 
 class DurableAcks:

@@ -9,10 +9,10 @@ this connection is told any more.  Each `SendRun` is answered by one `RunSent`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from spoolq.errors import StorageError
+from spoolq.frozen import Frozen
 from spoolq.qwp.responses import Response
 
 
@@ -28,15 +28,13 @@ class FailureKind(Enum):
     CAP = "cap"  # connected, but an entry of the dictionary is above its cap: closed again, nothing sent
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Frozen):
     """Start connecting.  ``budget_millis``: None = never give up, 0 = one round."""
 
     budget_millis: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Frozen):
     """The upgrade of the endpoint is complete; ``catch_up`` messages will go ahead of the data.
 
     ``cap_nbytes``: the largest message the endpoint takes, None when it told none.
@@ -46,8 +44,7 @@ class Connected:
     cap_nbytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(Frozen):
     """The endpoint that was asked for gave no connection.  ``cap_nbytes``: what it told, for the kind CAP."""
 
     kind: FailureKind
@@ -58,25 +55,21 @@ class ConnectFailed:
     cap_nbytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Frozen):
     """There may be new frames in the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class DictionaryRestarted:
+class DictionaryRestarted(Frozen):
     """The ids of the log's symbols begin anew, with nothing unsettled; this connection knows the old ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunSent:
+class RunSent(Frozen):
     """The frames up to ``last_fsn`` have been handed to the socket whole; the next run may come."""
 
     last_fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunPartlySent:
+class RunPartlySent(Frozen):
     """The socket is full: of the run under way the frames up to ``fsn`` have been handed to it whole.
 
     Told before the answers that were read meanwhile, so that these are measured against what is
@@ -86,8 +79,7 @@ class RunPartlySent:
     fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeferredQueued:
+class DeferredQueued(Frozen):
     """Of the run under way these frames leave their commit to a later one (behaviour.md 3.6).
 
     Told before any of the run is handed to the socket, in order, once for each row of such frames.
@@ -97,74 +89,64 @@ class DeferredQueued:
     last_fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class FrameTooLarge:
+class FrameTooLarge(Frozen):
     """The first frame of a `SendRun` is above its ``max_frame_nbytes``; nothing was queued."""
 
     fsn: int
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StorageBroken:
+class StorageBroken(Frozen):
     """The log could not be read: terminal, never a reconnect."""
 
     error: StorageError
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Frozen):
     """A response that was decoded."""
 
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Undecodable:
+class Undecodable(Frozen):
     """A response that could not be decoded: the connection is of no more use, and a strike."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolBreach:
+class ProtocolBreach(Frozen):
     """WebSocket framing that no server of ours sends: terminal."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerClosed:
+class PeerClosed(Frozen):
     """The server sent CLOSE; ``code`` is None when it gave none."""
 
     code: int | None
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Frozen):
     """EOF, reset, or an error of the socket."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Frozen):
     """The resolver's answer to the `Decide` with this number; None: it gave none."""
 
     number: int
     policy: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LetterSaved:
+class LetterSaved(Frozen):
     """The frame of a `SaveLetter` survives a power cut outside the log."""
 
     fsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class LetterFailed:
+class LetterFailed(Frozen):
     """It could not be saved; nothing was changed.  ``full``: for want of allowed room; else the trouble may pass."""
 
     fsn: int
@@ -172,13 +154,11 @@ class LetterFailed:
     full: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class TimerDue:
+class TimerDue(Frozen):
     """The time of the last `SetTimer` has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class PulseDue:
+class PulseDue(Frozen):
     """The time of `Delivery.pulse_due_millis` has come: of a PING, of a loss, or of more in flight.
 
     ``heard_millis``: when the peer of this connection last gave a sign of life.

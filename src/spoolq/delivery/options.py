@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
+
+from spoolq.frozen import Frozen
 
 
 class FrameLog(Protocol):
@@ -23,8 +25,7 @@ class FrameLog(Protocol):
 TablesOf = Callable[[int], tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryOptions:
+class DeliveryOptions(Frozen):
     """Settings of the machine; ``endpoints`` are names for texts, in order of preference.
 
     ``policies``: category -> policy where the default is overridden.  ``cap_gap_window_millis``: how
@@ -41,7 +42,7 @@ class DeliveryOptions:
     backoff_max_millis: int = 5_000
     max_frame_rejections: int = 4
     poison_window_millis: int = 5_000
-    policies: Mapping[str, str] = field(default_factory=dict)
+    policies: Mapping[str, str] = MappingProxyType({})
     cap_gap_window_millis: int = 300_000
     cap_gaps_min: int = 1
     outage_budget_millis: int = 0

@@ -29,10 +29,10 @@ as ``policies``; the resolver is `Refusal`'s matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq.delivery.actions import ServerErrorEvent
+from spoolq.frozen import Frozen
 from spoolq.qwp.layout import Status
 from spoolq.qwp.responses import ErrorFrame
 
@@ -70,8 +70,7 @@ def category_of(status: int) -> str:
     return _CATEGORY.get(status, "unknown")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Frozen):
     """A rejection, and what may follow from it.
 
     ``policy`` is what the settings say.  ``droppable``: it names one stored frame, the oldest one, which this

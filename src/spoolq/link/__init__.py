@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from spoolq.link.connect import ConnectFailure, ConnectOptions, Endpoint, Kind, connect
 from spoolq.link.connection import Connection
-from spoolq.link.credentials import authorization
 from spoolq.link.inbound import Binary, Breach, Close, Inbound, Lost
 from spoolq.link.resolve import Resolver
 from spoolq.link.roots import Roots, RootsFailure, check
@@ -27,7 +26,6 @@ __all__ = [
     "RootsFailure",
     "TlsOptions",
     "Tokens",
-    "authorization",
     "check",
     "connect",
 ]

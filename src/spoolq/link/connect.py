@@ -20,13 +20,12 @@ import contextlib
 import os
 import socket
 import time
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.link.connection import Connection, again
-from spoolq.link.credentials import bearer, hide
 from spoolq.link.poller import POLLIN, POLLOUT, Poller
 from spoolq.link.resolve import Resolver
 from spoolq.link.tls import TlsFailure, TlsOptions, handshake
@@ -75,8 +74,7 @@ class ConnectFailure(Exception):
         self.retry_after_millis = retry_after_millis
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectOptions:
+class ConnectOptions(Frozen):
     """``connect_millis``: name resolution, and again TCP connect of one address.
 
     ``upgrade_millis``: until the response is read.  ``tls`` None is plain ``ws``.  ``authorization`` is the
@@ -84,8 +82,8 @@ class ConnectOptions:
     instead.  ``durable_ack`` asks for durable acks; an endpoint that does not grant them is a failure.
     """
 
-    authorization: str | None = field(default=None, repr=False)
-    tokens: Tokens | None = field(default=None, repr=False)
+    authorization: str | None = None
+    tokens: Tokens | None = None
     connect_millis: int = 15_000
     upgrade_millis: int = 15_000
     tls: TlsOptions | None = None
@@ -94,11 +92,18 @@ class ConnectOptions:
 
     def hide(self, said: str) -> str:
         """What a peer has said, without the credentials that it may quote: the present ones, and tokens before."""
+        if self.authorization is None and self.tokens is None:
+            return said
+        from spoolq.link.credentials import hide  # loaded when the credentials were, see `runtime.settings`
+
         return hide(said, self.authorization, () if self.tokens is None else self.tokens.given)
 
+    def __repr__(self) -> str:
+        """What tells one from another, and no credentials."""
+        return f"ConnectOptions(upgrade_millis={self.upgrade_millis}, tls={self.tls!r})"
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+
+class Endpoint(Frozen):
     """Where to connect."""
 
     host: str
@@ -122,7 +127,9 @@ def connect(
     """
     limit = _Limit(endpoint, wake_fileno, limit_millis)
     if options.tokens is not None:
-        options = replace(options, authorization=bearer(_token(options.tokens, endpoint, limit)))
+        from spoolq.link.credentials import bearer
+
+        options = options.replaced(authorization=bearer(_token(options.tokens, endpoint, limit)))
     sock: socket.socket = _tcp(endpoint, options, limit, resolver or Resolver())
     try:
         if options.tls is not None:

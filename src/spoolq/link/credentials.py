@@ -4,6 +4,8 @@ A server, or a proxy before it, may quote the request in whatever it says: the b
 reason of a CLOSE, the text of an error frame.  `hide` takes the credentials out of such a text before anything else
 sees it: the token, or the base64 of Basic and the password as it was before that, as it stands or as it is written in a
 URL, in JSON, in HTML.  A beginning that the end of the text or an ellipsis cuts off is hidden, too.
+
+Imported for a sender that has credentials, when it is opened: others need no alphabets of HTML and JSON.
 """
 
 from __future__ import annotations

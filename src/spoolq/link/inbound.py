@@ -9,46 +9,41 @@ its head is there.  After a breach or a CLOSE everything is thrown away.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 
 _CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 _CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0, 2, 8, 9, 10
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(Frozen):
     """A whole binary message."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Frozen):
     """To be answered with the same payload."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Frozen):
     """The server's CLOSE; ``code`` is None when it gave none."""
 
     code: int | None
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(Frozen):
     """Framing that no QuestDB server sends; nothing after it can be trusted."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Frozen):
     """The stream ended or broke."""
 
     text: str

@@ -23,10 +23,10 @@ Files are read anew for each connection, so that renewed roots are taken.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 
 if TYPE_CHECKING:
     import ssl
@@ -48,13 +48,15 @@ class RootsFailure(TlsFailure):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
+class Roots(Frozen):
     """``file`` with its ``password``, or else ``store``, or else what OpenSSL finds by itself."""
 
     file: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     store: Store | None = None
+
+    def __repr__(self) -> str:
+        return f"Roots(file={self.file!r}, store={self.store!r})"  # a password is not shown
 
 
 def check(roots: Roots) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from spoolq.frozen import Frozen
 from spoolq.link.roots import Roots, TlsFailure, trusting
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ _ADVICE: Final = {62: _NAME, 64: _NAME, 9: _TIME, 10: _TIME}
 _DEFAULT: Final = Roots()
 
 
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
+class TlsOptions(Frozen):
     """``verify`` False takes any certificate; else ``roots`` says which are trusted."""
 
     verify: bool = True

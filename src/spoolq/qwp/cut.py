@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from spoolq.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Frozen):
     """Which rows and which symbol ids one message carries.
 
     ``tables``: (index in the buffer, first row, end row) of each block; none for a message that

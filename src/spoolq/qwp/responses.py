@@ -10,10 +10,10 @@ entry = u16 name length (>= 1), UTF-8 table name, i64 seqTxn
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.qwp.layout import Status
 
 _HEAD: Final = struct.Struct("<BqH")
@@ -28,23 +28,20 @@ class BadResponse(ValueError):
     """A response that cannot be decoded; the connection is of no more use (ours.md 29a)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ok:
+class Ok(Frozen):
     """Everything up to ``sequence`` is committed; ``entries`` are (table, seqTxn) that advanced."""
 
     sequence: int
     entries: Entries = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DurableAck:
+class DurableAck(Frozen):
     """Tables and the transaction up to which they are in the object store."""
 
     entries: Entries = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorFrame:
+class ErrorFrame(Frozen):
     """The message with ``sequence`` was refused; ``status`` may be one that `Status` does not name."""
 
     status: int

@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 
 PATHS: Final = ("/write/v4", "/api/v4/write")
 PATH: Final = PATHS[1]
@@ -52,8 +52,7 @@ class BadUpgrade(ValueError):
     """A 101 that this client does not take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Frozen):
     """What a 101 says: version, cap in bytes (None = not told), role, whether durable acks are on."""
 
     version: int
@@ -106,8 +105,7 @@ def retry_after_millis(text: str | None) -> int | None:
     return int(digits) * 1_000 if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Frozen):
     """How the server says no to a handshake."""
 
     status: int

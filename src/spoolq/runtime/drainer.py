@@ -24,7 +24,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Final
@@ -34,6 +33,7 @@ from spoolq.delivery import Delivery, DeliveryOptions, State, actions
 from spoolq.delivery import drain as life
 from spoolq.delivery.drain import DrainLife, DrainOptions, Outcome
 from spoolq.errors import SlotBusyError, SpoolqError, StorageError
+from spoolq.frozen import Frozen
 from spoolq.link import ConnectOptions, Endpoint
 from spoolq.qwp.catchup import catch_up_messages
 from spoolq.runtime.clock import Clock
@@ -51,8 +51,7 @@ _LOG: Final = logging.getLogger("spoolq.drainers")
 _CAUSES: Final = ("disconnected", "endpoint_attempt_failed", "all_endpoints_unreachable")
 
 
-@dataclass(frozen=True, slots=True)
-class DrainSetup:
+class DrainSetup(Frozen):
     """What all drainers of a sender share: where the slots are, the sender's way to the server, one log's throttle."""
 
     files: Files

@@ -20,7 +20,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -187,8 +186,7 @@ def drain_setup(
         sf_dir,
         settings.endpoints(config),
         settings.connect_options(config, tls, tokens, limits.CONNECT_MILLIS_BACKGROUND),
-        replace(
-            settings.delivery_options(config, policies, asks=False),
+        settings.delivery_options(config, policies, asks=False).replaced(
             cap_gaps_min=CAP_GAPS_MIN,
             max_frame_rejections=sys.maxsize,
         ),

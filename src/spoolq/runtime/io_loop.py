@@ -11,7 +11,6 @@ socket is always watched, also when nothing waits for an answer (ours.md 29b).
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import logging
 from collections import deque
@@ -191,7 +190,7 @@ class IoLoop:
 
     def connect_millis(self, millis: int) -> None:
         """Another bound for the TCP connects from now on; while nobody drives the loop."""
-        self._options = dataclasses.replace(self._options, connect_millis=millis)
+        self._options = self._options.replaced(connect_millis=millis)
 
     def close(self) -> None:
         """Closes the connection and the descriptors; after `run` has ended."""
@@ -312,7 +311,7 @@ class IoLoop:
                     return events.Undecodable(str(error))
                 self.acks += payload[0] == 0
                 if isinstance(response, ErrorFrame):
-                    response = dataclasses.replace(response, text=self._options.hide(response.text))
+                    response = response.replaced(text=self._options.hide(response.text))
                 return events.Answered(response)
             case link.Close(code, reason):
                 return events.PeerClosed(code, self._options.hide(reason))

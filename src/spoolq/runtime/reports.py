@@ -12,14 +12,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spoolq.delivery import actions, verdicts
 from spoolq.errors import SpoolqError
 from spoolq.events import ConnectionEvent, ConnectionEventKind, ErrorEvent, SenderErrorCategory, SenderErrorPolicy
 from spoolq.runtime.decisions import error_event
 from spoolq.runtime.dispatcher import Dispatcher
-from spoolq.spool.report import RecoveryReport
+
+if TYPE_CHECKING:
+    from spoolq.spool.report import RecoveryReport
 
 _ERRORS: Final = logging.getLogger("spoolq.errors")
 _CONNECTIONS: Final = logging.getLogger("spoolq.delivery")

@@ -54,8 +54,14 @@ def connect_options(
     config: SenderConfig, tls: link.TlsOptions | None, tokens: link.Tokens | None, default_connect_millis: int
 ) -> ConnectOptions:
     """Credentials, TLS and time limits of a connect; the TCP one when ``connect_timeout`` is not set."""
+    header = None
+    if config.username is not None or config.token is not None:
+        # Now, with what hides them: an import opens files, and when that is called there may be no descriptor.
+        from spoolq.link.credentials import authorization
+
+        header = authorization(config.username, _reveal(config.password), _reveal(config.token))
     return ConnectOptions(
-        authorization=link.authorization(config.username, _reveal(config.password), _reveal(config.token)),
+        authorization=header,
         tokens=tokens,
         connect_millis=config.connect_timeout_millis or default_connect_millis,
         upgrade_millis=config.auth_timeout_millis,

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spoolq.columns import SymbolTable
 from spoolq.config import SenderConfig
 from spoolq.errors import ConfigError, StorageError
+from spoolq.frozen import Frozen
 from spoolq.spool import MemoryStore, Store
-from spoolq.spool.report import RecoveryReport
 
 if TYPE_CHECKING:
     from spoolq.spool.dead_letters import DeadLetters
     from spoolq.spool.files import Files
+    from spoolq.spool.report import RecoveryReport
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(Frozen):
     """The store, the dictionary of what is in it, what recovery found, where it is, dead letters.
 
     The last four are None in memory.  ``sf_dir`` is the resolved one, ``slot`` the directory in it.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from spoolq.errors import StorageError
@@ -19,7 +18,6 @@ FULL_LOG_MILLIS: Final = 30_000  # how often a store says that it is full (behav
 _LOG_MILLIS: Final = 5_000
 
 
-@dataclass(slots=True)
 class Chore:
     """``due()`` says whether there is work; ``do()`` does it and says whether an append may go on now.
 
@@ -27,15 +25,24 @@ class Chore:
     ``pause_millis``: after it was done it is not done again for that long; ``retry_millis``: after it failed.
     """
 
-    name: str
-    due: Callable[[], bool]
-    do: Callable[[], bool]
-    delay_millis: int = 0
-    pause_millis: int = 0
-    retry_millis: int = RETRY_MILLIS
-    since_millis: int | None = field(default=None, init=False)  # when the work was first seen
-    next_millis: int = field(default=0, init=False)
-    error: StorageError | None = field(default=None, init=False)
+    def __init__(
+        self,
+        name: str,
+        due: Callable[[], bool],
+        do: Callable[[], bool],
+        delay_millis: int = 0,
+        pause_millis: int = 0,
+        retry_millis: int = RETRY_MILLIS,
+    ) -> None:
+        self.name = name
+        self.due = due
+        self.do = do
+        self.delay_millis = delay_millis
+        self.pause_millis = pause_millis
+        self.retry_millis = retry_millis
+        self.since_millis: int | None = None  # when the work was first seen
+        self.next_millis = 0
+        self.error: StorageError | None = None
 
     def due_millis(self, now_millis: int) -> int | None:
         """When to call `do`; None while there is no work."""

@@ -18,18 +18,17 @@ it is worth asking again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import StorageError
+from spoolq.frozen import Frozen
 
 #: What is synced to the disk, and when (behaviour.md 9).
 Durability = Literal["memory", "periodic", "flush", "append"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
+class StoreStats(Frozen):
     """A snapshot: frames not acknowledged, bytes of all segments, the cap, number of segments.
 
     ``trouble`` says what the keeper cannot do now (empty: nothing), ``failures`` counts its failed tries.
