@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from spoolq.cli import _demo_delivery, _demo_ingest, _demo_process, _demo_server
-from spoolq.cli.demo import demo
+from spoolq.cli.demo import ServerKills, demo
+from spoolq.testing import QwpServer
 from tests.ports import NOBODY
 
 ROWS = 10_000  # the first rain is in there
@@ -66,6 +68,55 @@ def test_killed_half_way_everything_lands_once() -> None:
     pids = set(re.findall(r"process (\d+)", done.stderr))
     assert len(pids) == 8, "two servers, two more for each that was killed, the writer that was killed, the next one"
     assert left(done.stderr) == []
+
+
+def test_the_last_batch_is_held_back_until_the_demo_has_read_all_reports(tmp_path: Path) -> None:
+    """A demo that the machine held found the writer at its end: it killed the servers, and nobody connected again."""
+    with QwpServer() as server:
+        server.hold_acks()
+        conf = server.conf + "initial_connect_retry=async;reconnect_initial_backoff_millis=1;"
+        arguments = (conf, str(tmp_path), "1500")
+        with _demo_process.start("spoolq.cli._demo_ingest", *arguments, takes_input=True) as process:
+            assert process.stdout is not None
+            told: list[dict[str, Any]] = [{}]
+            while "waits" not in told[-1]:
+                told.append(json.loads(process.stdout.readline()))
+                if told[-1].get("done") == 2_000:
+                    server.release_acks()
+                assert "acknowledged" not in told[-1]
+            assert told[-2] == {"done": 2_000, "unacked": 0, "connected": True}
+            server.drop_connections()
+            rest = [json.loads(line) for line in process.communicate("go on\n")[0].splitlines()]
+        assert process.returncode == 0
+        assert rest[-1] == {"acknowledged": 3, "reconnects": 1}
+        assert sum(map(server.store.count, ("flights", "weather"))) == 3_000
+
+
+def test_a_writer_without_a_demo_ends(tmp_path: Path) -> None:
+    with QwpServer() as server:
+        arguments = (server.conf, str(tmp_path), "1500")
+        with _demo_process.start("spoolq.cli._demo_ingest", *arguments, takes_input=True) as process:
+            told = process.communicate()[0].splitlines()
+        assert process.returncode == 1
+        assert json.loads(told[-1]) == {"failed": "the demo is gone"}
+
+
+def test_a_server_is_killed_only_when_the_writer_has_a_connection_to_lose() -> None:
+    """It may have been found acknowledged all over, by a process that had none yet."""
+    events: list[str] = []
+
+    class Killed:
+        primary = replica = SimpleNamespace(pid=1)
+
+        def fail_over(self) -> None:
+            events.append("kill")
+
+    kills = ServerKills(Killed(), [2_000, 4_000], lambda *_: events.append("told"), lambda _: None)  # type: ignore[arg-type]
+    kills.tell(5_000, 0, False)
+    kills.tell(5_000, 2, True)
+    kills.tell(5_000, 0, True)
+    assert events == ["told", "told", "kill", "told", "kill"]
+    assert kills.acked_rows == [3_000, 5_000]
 
 
 def test_the_report_for_people() -> None:

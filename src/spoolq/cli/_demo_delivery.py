@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,8 +19,8 @@ from spoolq.cli._demo_process import start
 
 _END_SECONDS: Final = 30.0
 
-# Rows handed over so far, frames that wait for their acknowledgement.
-Tell = Callable[[int, int], None]
+# Rows handed over so far, frames that wait for their acknowledgement, whether the process has had a connection.
+Tell = Callable[[int, int, bool], None]
 Say = Callable[[str], None]
 
 
@@ -96,20 +97,31 @@ class Ingest:
         self._process.communicate()
 
     def reports(self) -> Iterator[dict[str, Any]]:
-        """What it says, until it ends; raises IngestFailed when it says that it failed, or dies."""
+        """What it says, until it ends; raises IngestFailed when it says that it failed, or dies.
+
+        When it waits it goes on behind what the caller does with the reports before that.
+        """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             report = json.loads(line)
             if "failed" in report:
                 raise IngestFailed(f"the ingesting process failed: {report['failed']}")
-            yield report
+            if "waits" in report:
+                self._let_go_on()
+            else:
+                yield report
         raise IngestFailed(f"the ingesting process ended early, with status {self._process.wait()}")
+
+    def _let_go_on(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, and its reports do too
+            print(file=self._process.stdin, flush=True)
 
     def told(self, tell: Tell, rows: int) -> Iterator[int]:
         """How many rows it has told of, from ``rows`` on."""
         for report in self.reports():
             if "done" in report:
-                tell(report["done"], report["unacked"])
+                tell(report["done"], report["unacked"], report["connected"])
                 if report["done"] >= rows:
                     yield report["done"]
 
@@ -117,7 +129,7 @@ class Ingest:
         """Waits until all is acknowledged, lets the process go, waits for its end; frames and reconnects."""
         for report in reports:
             if "done" in report:
-                tell(report["done"], report["unacked"])
+                tell(report["done"], report["unacked"], report["connected"])
             if "acknowledged" in report:
                 try:
                     self._process.communicate(timeout=_END_SECONDS)

@@ -66,7 +66,7 @@ def _run(as_json: bool, limit: int | None, no_kill: bool) -> bool:
             kills = ServerKills(servers, [] if no_kill else [total // 3, total * 2 // 3], tell, say)
             kill_at = None if no_kill else (total + 1) // 2
             went = deliver(conf, folder, limit, kill_at=kill_at, tell=kills.tell, say=say)
-            kills.tell(total, 0)  # those that the last acknowledgements brought
+            kills.tell(total, 0, True)  # those that the last acknowledgements brought
         seconds = time.monotonic() - began
         wanted = -(-total // BATCH_ROWS)
         if went.frames != wanted:  # rows that were handed over twice would be gone from the table
@@ -83,7 +83,11 @@ def _run(as_json: bool, limit: int | None, no_kill: bool) -> bool:
 
 
 class ServerKills:
-    """Kills the primary as soon as that many rows are acknowledged, once for each of ``at_rows``."""
+    """Kills the primary as soon as that many rows are acknowledged, once for each of ``at_rows``.
+
+    Only when the ingesting process has had a connection, which it then loses: the connection after that is one of its
+    `Delivery.reconnects`.
+    """
 
     def __init__(self, servers: Servers, at_rows: list[int], tell: Tell, say: Say) -> None:
         self._servers = servers
@@ -92,11 +96,11 @@ class ServerKills:
         self._say = say
         self.acked_rows: list[int] = []  # at each kill
 
-    def tell(self, done: int, unacked: int) -> None:
+    def tell(self, done: int, unacked: int, connected: bool) -> None:
         """A report of the ingesting process."""
-        self._tell(done, unacked)
+        self._tell(done, unacked, connected)
         acked = max(0, done - unacked * BATCH_ROWS)
-        while self._left and acked >= self._left[0]:
+        while connected and self._left and acked >= self._left[0]:
             self._left.pop(0)
             killed = self._servers.primary.pid
             self._servers.fail_over()
@@ -127,7 +131,7 @@ def _progress(total: int, shown: bool) -> Iterator[tuple[Tell, Say]]:
     with bar:
         task = bar.add_task("rows", total=total, speed=0, unacked=0)
 
-        def tell(done: int, unacked: int) -> None:
+        def tell(done: int, unacked: int, _connected: bool) -> None:
             speed = int(done / max(time.monotonic() - began, 1e-6))
             bar.update(task, completed=done, speed=speed, unacked=unacked)
 
