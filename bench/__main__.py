@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.machine import load_average, machine, versions
+from bench.start import environment, measure_start
 from bench.worker import CONF
 
 CLIENTS = ("spoolq", "questdb")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
+_READS_MODULES = ("import", "start")
 _DIFFERS = (
     "nothing in the connect string; outside it: spoolq queues in segments of sf_max_segment_bytes and has a keeper "
     "thread beside its I/O thread, the official client keeps both in its own core"
@@ -52,6 +54,7 @@ FIGURES = (
     Figure("rows", "cpu_ns", "rows() trades against official row(), processor time", "ns/row", 1),
     Figure("flush", "p50_ns", "row() + flush(), p50", "ns", 1),
     Figure("flush", "p99_ns", "row() + flush(), p99", "ns", 1),
+    Figure("start", "start_ns", "process start to the first acknowledged row", "ms", 1e6),
     Figure("import", "import_ns", "import", "ms", 1e6),
     Figure("import", "rss_import_bytes", "RSS of the import", "MiB", 1 << 20),
     Figure("import", "rss_ready_bytes", "RSS of import and one acknowledged row", "MiB", 1 << 20),
@@ -75,8 +78,11 @@ class Sink:
 
 def run(client: str, what: str, port: str, count: int) -> dict[str, float]:
     """One measurement in a process of its own."""
+    if what == "start":
+        return measure_start(client, port)
     done = subprocess.run(
         [sys.executable, "-m", "bench.worker", client, what, port, str(count)],
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -88,9 +94,15 @@ def run(client: str, what: str, port: str, count: int) -> dict[str, float]:
 
 
 def measure(what: str, pairs: int, count: int) -> dict[str, list[dict[str, float]]]:
-    """``pairs`` runs of each client, alternating which one goes first."""
+    """``pairs`` runs of each client, alternating which one goes first.
+
+    Where a run is a few modules being read, one of each goes before and is not counted: it compiles them.
+    """
     runs: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
     with Sink() as sink:
+        if what in _READS_MODULES:
+            for client in CLIENTS:
+                run(client, what, sink.port, count)
         for pair in range(pairs):
             for client in CLIENTS if pair % 2 == 0 else CLIENTS[::-1]:
                 print(f"\r{what:>7} {pair + 1}/{pairs} {client:<8}", end="", file=sys.stderr, flush=True)
@@ -163,7 +175,7 @@ def main() -> None:
     }
     show_head(report)
     for what in options.only or dict.fromkeys(figure.what for figure in FIGURES):
-        count = {"flush": options.flushes, "import": 1}.get(what, options.rows)
+        count = options.flushes if what == "flush" else 1 if what in _READS_MODULES else options.rows
         load = load_average()
         runs = measure(what, options.pairs, count)
         settings = {**report["settings"], "workload": what, "count": count, "load_average_1m_before": load}

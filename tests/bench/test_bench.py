@@ -7,11 +7,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.sink import Client
+from bench.start import environment, measure_start
 from bench.workloads import cpu, cpu_rows, trades, trades_at_once, trades_rows
 
 from bench import __main__ as bench
@@ -128,3 +131,23 @@ def test_a_ratio_above_one_means_that_we_are_quicker() -> None:
     runs = {"spoolq": [{"row_ns": 100.0}, {"row_ns": 200.0}], "questdb": [{"row_ns": 200.0}, {"row_ns": 800.0}]}
     line = bench.summary(bench.FIGURES[0], runs)
     assert (line["spoolq"], line["questdb"], line["ratio"], line["ratio_range"]) == (150.0, 500.0, 3.0, [2.0, 4.0])
+
+
+def test_a_start_counts_from_in_front_of_the_process_to_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged: list[int] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        acknowledged.append(time.monotonic_ns() + 5_000_000)
+        return subprocess.CompletedProcess(command, 0, stdout=f"{acknowledged[0]}\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    before = time.monotonic_ns()
+    found = measure_start("spoolq", "9000")["start_ns"]
+    assert 5_000_000 <= found <= acknowledged[0] - before
+
+
+def test_a_start_finds_modules_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONHASHSEED", "5")
+    assert "PYTHONDONTWRITEBYTECODE" not in environment()
+    assert environment()["PYTHONHASHSEED"] == "5"

@@ -9,7 +9,6 @@ and only `close` looks.
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ def calls_under_way(owner: object) -> set[str]:
 
 def in_signal_handler() -> bool:
     """Whether this thread is in one of the program's own signal handlers."""
-    if threading.current_thread() is not threading.main_thread():
+    signal: Any = sys.modules.get("signal")  # not imported: who has a handler has it
+    if signal is None or threading.current_thread() is not threading.main_thread():
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
     return any(frame.f_code in handlers for frame in _stack(sys._getframe(1)))
