@@ -106,7 +106,8 @@ STALLED ?= tests/sender tests/runtime tests/link tests/server
 stalls: build
 	STALLS_SEED=$(SEED) $(BIN)/python -m pytest -p tests.stalls $(STALLED)
 
-# The tests under each Python that pyproject.toml declares, a virtual environment each; all of them must be on the machine.
+# The whole suite and the plain twins under each Python that pyproject.toml declares, a virtual environment each; all of
+# them must be on the machine, python3.12 on the PATH or pyenv's.  Half an hour and 1 GB of disk a version.
 pythons: build
 	$(BIN)/python -m tests.pythons
 

@@ -1,10 +1,11 @@
-"""`make pythons`: the tests under every Python that pyproject.toml declares (ours.md 37).
+"""`make pythons`: the whole suite under every Python that pyproject.toml declares (ours.md 37).
 
-    python -m tests.pythons [pytest arguments]
+    python -m tests.pythons                       everything, then codec and spool on their plain twins
+    python -m tests.pythons [pytest arguments]    only that
 
-Each version has a virtual environment of its own, ``.venv-3.12``, with the compiled rooms built for it.  `make test`
-runs everything under one version; here are the rooms in which versions may differ, from values to senders.  A version
-that is declared and not found fails: `find` looks for ``python3.12`` on the PATH, then among pyenv's.
+Each version has a virtual environment of its own, ``.venv-3.12``, with the compiled rooms built for it.  A version
+that is declared and not found fails: `find` looks for ``python3.12`` on the PATH, then among pyenv's.  One version
+after the other, one process at a time: nothing meets another run's ports.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TESTS = [
-    f"tests/{name}" for name in ("test_values.py", "columns", "qwp", "spool", "delivery", "link", "runtime", "sender")
-]
+_WITH_A_PLAIN_TWIN = [f"tests/{name}" for name in ("test_values.py", "columns", "qwp", "spool")]
 
 
 def declared() -> list[str]:
@@ -47,11 +46,14 @@ def commands(version: str, python: str, arguments: Sequence[str]) -> list[list[s
     """What is run for one version, in the root of the tree."""
     own = f".venv-{version}/bin/python"
     pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pytest = [own, "-m", "pytest"]
+    plain = ["env", "SPOOLQ_IMPLEMENTATION=plain", *pytest, *_WITH_A_PLAIN_TWIN]
     return [
         [python, "-m", "venv", f".venv-{version}"],
         [*pip, "-r", "requirements/dev.txt"],
         [*pip, "--no-build-isolation", "--no-deps", "--editable", "."],
-        [own, "-m", "pytest", *(arguments or TESTS)],
+        [*pytest, *arguments],
+        *([] if arguments else [plain]),
     ]
 
 
