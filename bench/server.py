@@ -103,7 +103,7 @@ def main() -> None:
         duck, _ = into(DuckStore, frame)
         sink = into_the_sink(frame, nbytes)
         rates = {"memory_store": memory, "sql_store": duck, "acknowledging_only": sink, "server_alone": alone(frame)}
-        figures.append({"shape": shape, "wire_mb": round(nbytes / 1e6), **{k: round(v) for k, v in rates.items()}})
+        figures.append({"shape": shape, "wire_mb": round(nbytes / 1e6), **{k: round(v, 3) for k, v in rates.items()}})
     print(json.dumps({"unit": "MB/s", "rows": ROWS, "figures": figures, "machine": machine()}, indent=1))
 
 

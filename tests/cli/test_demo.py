@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +20,10 @@ from spoolq.cli import _demo_delivery, _demo_ingest, _demo_process, _demo_server
 from spoolq.cli.demo import ServerKills, demo
 from spoolq.testing import QwpServer
 from tests.ports import NOBODY
+from tests.processes import started
 
 ROWS = 10_000  # the first rain is in there
-MANY = 30_000  # seconds of work are left when the last thing is told that a test waits for
+MANY = 30_000  # work is left when the last thing is told that a test waits for
 COMMAND = (sys.executable, "-m", "spoolq.cli", "demo")
 
 
@@ -165,10 +167,35 @@ def test_rows_that_were_handed_over_twice_are_exit_1(monkeypatch: pytest.MonkeyP
     assert "600 rows make 6 frames, and 1 were published" in result.stderr
 
 
+_HELD = """
+import sys
+from contextlib import contextmanager
+from spoolq.cli import demo
+from spoolq.cli.main import cli
+word, progress = sys.argv.pop(1), demo._progress
+said = [word in "primary: process"]
+@contextmanager
+def listening(*arguments):
+    with progress(*arguments) as (tell, say):
+        def say_on(text):
+            say(text)
+            said.append(word in text)
+        yield tell, say_on
+class Held(demo.ServerKills):
+    def tell(self, *report):
+        super().tell(*report)
+        if any(said):
+            sys.stdin.read()
+demo._progress, demo.ServerKills = listening, Held
+cli()
+"""
+
+
 @pytest.mark.parametrize("word", ["primary: process", "to be killed", "told of", "took its rows over"])
 def test_ctrl_c_ends_all_processes_and_leaves_no_directory(word: str) -> None:
-    command = [*COMMAND, "--rows", str(MANY)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    """It comes at the word or soon behind it; the demo does not come to its end before."""
+    command = [sys.executable, "-c", _HELD, word, "demo", "--rows", str(MANY)]
+    with started(command, stdin=PIPE, stderr=PIPE, stdout=PIPE, text=True) as process:
         assert process.stderr is not None
         told = ""
         while word not in told:

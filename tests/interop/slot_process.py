@@ -32,7 +32,7 @@ from tests.spool import slot_maker
 SENDER_ID = "shared"
 CLIENTS = ("official", "ours")
 NOWHERE = f"ws::addr={NOBODY};"
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 120.0
 _PROGRAM = slot_writer.__file__
 _SRC = str(Path(__file__).parents[2] / "src")
 
@@ -330,7 +330,7 @@ class Writer:
 
 def drain(client: str, server: str, sf_dir: Path, ledger: Ledger) -> None:
     """A client opens the slot, writes nothing, delivers everything and closes."""
-    with Writer(client, server, sf_dir, ledger, "close_flush_timeout_millis=30000;") as writer:
+    with Writer(client, server, sf_dir, ledger, "close_flush_timeout_millis=100000;") as writer:
         assert writer.close(drained=True) == ""
 
 

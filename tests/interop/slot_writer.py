@@ -78,7 +78,7 @@ def main(client: str, conf: str) -> None:
             first, flushes, rows, tables, symbols = numbers
             write(sender, nanos, first, flushes, rows, tables, symbols)
         elif command == "await":
-            say("acked" if sender.await_acked_fsn(numbers[0], 20_000) else "not acked", numbers[0])
+            say("acked" if sender.await_acked_fsn(numbers[0], 100_000) else "not acked", numbers[0])
         elif command == "close":
             say("closing")
             try:

@@ -36,7 +36,7 @@ from tests.spool import slot_maker
 
 _OTHER = {"official": "ours", "ours": "official"}
 _FAST_CLOSE = "close_flush_timeout_millis=0;"
-_DRAIN_CLOSE = "close_flush_timeout_millis=30000;"
+_DRAIN_CLOSE = "close_flush_timeout_millis=100000;"
 
 
 class Stage(NamedTuple):

@@ -273,9 +273,7 @@ def python_file(script: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=child_environment(), **{"timeout": 30, **options}
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment(), **options)
 
 
 def child_environment() -> dict[str, str]:

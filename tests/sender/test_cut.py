@@ -30,6 +30,7 @@ from spoolq.testing import Auth, QwpServer
 from tests.link.peer import Peer, accepted, request, wait_for_end
 from tests.link.test_resolve import Blocked, threads
 from tests.ports import NOBODY
+from tests.processes import started
 
 from .harness import Call, Recorder, child_environment, numbers, open_sender, publish, put
 from .test_on_a_slot import offline
@@ -313,17 +314,16 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("mode", ["off", "sync"])
 def test_33_ctrl_c_ends_a_constructor_whose_resolver_is_blocked(mode: str) -> None:
-    process = subprocess.Popen(
+    with started(
         [sys.executable, "-c", _INTERRUPTED, f"initial_connect_retry={mode};"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=child_environment(),
-    )
-    assert process.stdout is not None
-    with process:
+    ) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        told, errors = process.communicate(timeout=20)
+        told, errors = process.communicate()
     assert told == "interrupted\n", errors
     assert process.returncode == 0, errors

@@ -19,6 +19,7 @@ from spoolq.server import QwpServer
 from spoolq.spool.files import Files
 from spoolq.spool.lock import SlotLock
 from spoolq.testing import Auth, Refuse, Reject, Script
+from tests.processes import started
 from tests.sender.harness import TIMEOUT_SECONDS, Recorder, child_environment, free_port, numbers, python, until
 from tests.sender.test_on_a_slot import NOBODY, put
 
@@ -400,14 +401,14 @@ def test_a_kill_in_the_middle_of_draining_loses_nothing(tmp_path: Path) -> None:
         code = (
             "import sys, time\nfrom spoolq import Sender\n"
             "sender = Sender.from_conf(sys.argv[1], sf_dir=sys.argv[2], sender_id='me', drain_orphans=True)\n"
-            "while True: time.sleep(1)\n"
+            "print('open', flush=True)\nwhile True: time.sleep(1)\n"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, server.conf + FAST, str(tmp_path)], env=child_environment()
-        )
-        server.wait_for(lambda: server.message_count >= 30)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        command = [sys.executable, "-c", code, server.conf + FAST, str(tmp_path)]
+        with started(command, stdout=subprocess.PIPE, env=child_environment()) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"open\n"
+            server.wait_for(lambda: server.message_count >= 30)
+            process.send_signal(signal.SIGKILL)
     with QwpServer() as server, open_sender(server, tmp_path) as sender:
         assert wait_for_outcomes(sender) == {"dead": "success"}
         assert numbers(server) == list(range(40))

@@ -20,6 +20,7 @@ from spoolq import NothingToSkipError, Sender, ServerRejection, SpoolqError, Tim
 from spoolq.qwp.layout import FLAG_DEFER_COMMIT, FLAGS_OFFSET, Status
 from spoolq.server import QwpServer
 from spoolq.testing import Drop, Refuse, Reject, Script
+from tests.processes import started
 from tests.runtime.test_drainer import Bench
 from tests.sender.harness import FAST, child_environment, frames, numbers, until
 from tests.sender.test_on_a_slot import NOBODY, left_in, offline
@@ -258,6 +259,7 @@ _UNTIL_KILLED = """
 import sys
 from spoolq import Sender
 with Sender.from_conf(sys.argv[1], sf_dir=sys.argv[2]):
+    print("open", flush=True)
     sys.stdin.read()
 """
 
@@ -269,9 +271,10 @@ def test_behaviour_4_6_a_kill_in_the_middle_of_a_group(tmp_path: Path, who: str,
         server.set_script([Script(drop=Drop(after_frames=2 + after)), Script(refuse=Refuse(503))])
         conf = server.conf + "initial_connect_retry=async;"
         command = [sys.executable, "-c", _UNTIL_KILLED, conf, str(tmp_path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, env=child_environment()) as child:
+        with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"open\n"
             server.wait_for(lambda: len(server.connections) >= 2)
-            child.kill()
         mark = slot_maker.read_record((tmp_path / "default" / ".ack-watermark").read_bytes(), b"AKW1", 1)
         marked = -1 if mark is None else mark[0]
         assert marked < STARTS[after]

@@ -17,6 +17,7 @@ from spoolq import Sender, TimestampMicros
 from spoolq.errors import ForkedError, StorageError
 from spoolq.testing import QwpServer, Reject, Script
 from tests.ports import NOBODY
+from tests.processes import started
 from tests.spool.files_double import WatchedFiles
 
 from .harness import Call, StepClock, child_environment, numbers, open_sender, publish, put, python, python_file
@@ -58,13 +59,15 @@ def test_31_exit_without_close_does_not_hang_on_a_silent_server(server: QwpServe
     done = python(
         _CHILD
         + "conf += 'auto_flush=off;close_flush_timeout_millis=500;'\n"
-        + "sender = Sender.from_conf(conf)\nput(sender, 0)\ndel sender",
+        + "sender = Sender.from_conf(conf)\nput(sender, 0)\nsender.flush()\n"
+        + "while not sender.stats().total_frames_sent: pass\n"
+        + "put(sender, 1)\ndel sender",
         server.conf,
     )
     assert done.returncode == 0, done.stderr
     assert "close() gave up after 500 ms" in done.stderr
     server.wait_for_rows("t", 1)
-    assert numbers(server) == [0]
+    assert numbers(server) in ([0], [0, 1])
 
 
 def test_31_an_exit_by_an_exception_is_the_same(server: QwpServer) -> None:
@@ -112,7 +115,7 @@ if __name__ == "__main__":
     own = [Sender.from_conf(sys.argv[1]) for _ in range({parents})]
     worker = multiprocessing.get_context("{method}").Process(target=work, args=(sys.argv[1], 2))
     worker.start()
-    worker.join(20)
+    worker.join()
     for sender in own:
         sender.close()
     sys.exit(worker.exitcode)
@@ -206,22 +209,21 @@ def test_nfr_05_ctrl_c_in_every_wait_leaves_rows_whole_or_published_and_ends_the
     server: QwpServer, where: str
 ) -> None:
     server.hold_acks()
-    process = subprocess.Popen(
+    with started(
         [sys.executable, "-c", _WAITER.replace("BODY", _INTERRUPTED[where]), server.conf],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=child_environment(),
-    )
-    assert process.stdout is not None
-    with process:
+    ) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         server.wait_for_rows("t", 1 if where == "row-lock" else 2)
         process.send_signal(signal.SIGINT)
-        told = process.stdout.readline().split()
+        told = next(line for line in process.stdout if line != "ready\n").split()  # a wait may look up and wait on
         server.release_acks()
-        rest, errors = process.communicate("\n", timeout=20)
+        rest, errors = process.communicate("\n")
     assert rest.endswith("closed\n"), errors
     assert process.returncode == 0, errors
     if where == "row-lock":
@@ -283,7 +285,7 @@ def _in_child(check: Callable[[], None]) -> str:
     if child == 0:
         text = ""
         try:
-            signal.alarm(20)
+            signal.alarm(120)
             check()
         except BaseException as error:
             text = repr(error)

@@ -92,7 +92,7 @@ from spoolq import ClosedError, Sender, TimestampMicros
 conf, mode, seed = sys.argv[1:]
 dice, number, taken = random.Random(int(seed)), 0, []
 for turn in range(50):
-    sender = Sender.from_conf(conf + "auto_flush=on;auto_flush_rows=7;close_flush_timeout_millis=10000;")
+    sender = Sender.from_conf(conf + "auto_flush=on;auto_flush_rows=7;close_flush_timeout_millis=100000;")
     def stop(signum, frame):
         sender.close()
         if turn % 2:
@@ -121,7 +121,7 @@ print(taken)
 @pytest.mark.parametrize("mode", ["row", "flush", "stats", "await"])
 def test_33_two_hundred_signals_at_any_time(server: QwpServer, tmp_path: Path, mode: str) -> None:
     conf = server.conf + (SLOT.format(tmp_path) if mode != "row" else "")
-    done = python(_BUSY, conf, mode, "1", timeout=240)
+    done = python(_BUSY, conf, mode, "1")
     assert done.returncode == 0, done.stderr
     assert not set(map(int, done.stdout.strip("[]\n").split(", "))) - set(numbers(server)), "each row that was taken"
 

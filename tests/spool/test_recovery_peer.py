@@ -42,7 +42,7 @@ for n in range(int(rows)):
                at=questdb.TimestampNanos(10**18 + n))
     fsn = sender.flush_and_get_fsn()
     if n == int(acked):
-        assert sender.await_acked_fsn(fsn, 20_000)
+        assert sender.await_acked_fsn(fsn, 100_000)
     print(fsn, flush=True)
     if n == int(acked):
         sys.stdin.readline()
@@ -100,7 +100,7 @@ def _delivered_by_the_peer(root: Path, end: int, next_frame: bool = False) -> li
                 assert sender.flush_and_get_fsn() == end
                 end += 1
             if end:
-                assert sender.await_acked_fsn(end - 1, 20_000)
+                assert sender.await_acked_fsn(end - 1, 100_000)
         messages = [m for connection in server.take() for m in connection]
     return [m for m in messages if not (m[:4] == b"QWP1" and m[5] == 8 and m[6:8] == b"\0\0" and len(m) > 14)]
 
