@@ -21,6 +21,7 @@ import gc
 import itertools
 import os
 import sys
+from collections import deque
 from types import CodeType, FrameType
 from typing import Any
 
@@ -98,6 +99,22 @@ def _places_of(code: CodeType) -> set[int]:
         if one.opname in _CALLS and caught_by(one.offset) == caught_by(behind.offset):
             found.add(one.offset)
     return found
+
+
+class CutNotify(deque[Any]):
+    """In place of the ``_waiters`` of a `threading.Condition`: Ctrl-C inside `notify`, once ``armed``, once.
+
+    It comes when a thread has been woken, and before that is noted.
+    """
+
+    armed = False
+
+    def remove(self, waiter: Any) -> None:
+        """As a deque does it."""
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        super().remove(waiter)
 
 
 class interrupt_at:

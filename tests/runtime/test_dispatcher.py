@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 
 import pytest
 
 from spoolq.runtime import dispatcher as module
 from spoolq.runtime.dispatcher import Dispatcher
+from tests.interrupts import CutNotify
+from tests.sender.harness import until
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +198,21 @@ def test_33_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(monkeypatch: 
     other.start()
     other.join(10)
     assert not other.is_alive()
+
+
+def test_33_a_ctrl_c_inside_a_post_does_not_keep_the_next_entry_back() -> None:
+    """See tests/runtime/test_keeper_room.py."""
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    dispatcher: Dispatcher[int] = Dispatcher(told.put, 4, "spoolq-test")
+    waiters = dispatcher._condition._waiters = CutNotify()  # type: ignore[attr-defined]
+    assert dispatcher.post(0)
+    until(lambda: len(waiters) == 1)
+    waiters.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.post(1)
+    until(lambda: len(waiters) == 2)
+    assert dispatcher.post(2)
+    try:
+        assert [told.get(timeout=10) for _ in range(3)] == [0, 1, 2]
+    finally:
+        dispatcher.close()

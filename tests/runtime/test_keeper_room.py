@@ -10,7 +10,9 @@ from spoolq.columns import RowBuffer, SymbolTable
 from spoolq.runtime.keeper import Keeper
 from spoolq.spool import MemoryStore
 from spoolq.values import TimestampNanos
+from tests.interrupts import CutNotify
 from tests.runtime.manual_clock import ManualClock
+from tests.sender.harness import until
 
 
 def _kept(store: MemoryStore, clock: ManualClock) -> tuple[RowBuffer, Keeper, threading.Event]:
@@ -99,6 +101,26 @@ def test_33_a_wake_that_is_interrupted_is_made_by_the_next_call(monkeypatch: pyt
     keeper.wake()
     assert (keeper.dormant, keeper.without_chore) == (False, False)
     store.close()
+
+
+def test_33_a_ctrl_c_inside_a_wake_does_not_swallow_the_next_one() -> None:
+    """`Condition.notify` then has a waiter in its list that waits no more, and wakes that one."""
+    clock, store, waiters = ManualClock(), _NeedsKeeping(), CutNotify()
+    _, keeper, _ = _kept(store, clock)
+    keeper._condition._waiters = waiters  # type: ignore[attr-defined]
+    keeper.start()
+    clock.waiting()
+    waiters.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        keeper.wake()
+    until(lambda: len(waiters) == 2)
+    store.needed = True
+    keeper.wake()
+    try:
+        assert store.kept.wait(10), "nobody has woken it"
+    finally:
+        keeper.stop()
+        store.close()
 
 
 class _ChoreLater(MemoryStore):

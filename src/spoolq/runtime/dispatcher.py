@@ -30,7 +30,7 @@ class Dispatcher(Generic[T]):
     def __init__(self, handler: Callable[[T], object], capacity: int, name: str) -> None:
         self._handler = handler
         self._inbox: deque[T] = deque(maxlen=capacity)
-        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._lock = threading.RLock()  # what `with` takes, and why each `notify` is for all: see `Progress`
         self._condition = threading.Condition(self._lock)
         self._name = name
         self._thread: threading.Thread | None = None  # one that has started
@@ -48,7 +48,7 @@ class Dispatcher(Generic[T]):
             if len(self._inbox) == self._inbox.maxlen:
                 self.dropped += 1
             self._inbox.append(entry)
-            self._condition.notify()
+            self._condition.notify_all()
             return True
 
     def _has_thread(self) -> bool:
@@ -70,7 +70,7 @@ class Dispatcher(Generic[T]):
         """Ends the thread after what is queued; waits at most 0.2 s, and not at all inside a handler."""
         with self._lock:
             self._closing = True
-            self._condition.notify()
+            self._condition.notify_all()
             thread = self._thread
         if thread is None or thread is threading.current_thread():
             return

@@ -49,7 +49,7 @@ class Drainers:
         self._make = make
         self._workers_max = workers_max
         self._clock = clock
-        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._lock = threading.RLock()  # what `with` takes, and why each `notify` is for all: see `Progress`
         self._condition = threading.Condition(self._lock)
         self._waiting: list[tuple[int, int, Drainer]] = []  # a heap: due, order of coming
         self._count = 0
@@ -70,7 +70,7 @@ class Drainers:
             self._push(self._clock.now_millis(), drainer)
             if len(self._threads) < self._workers_max:
                 self._start_thread()
-            self._condition.notify()
+            self._condition.notify_all()
             return True
 
     def _push(self, due_millis: int, drainer: Drainer) -> None:

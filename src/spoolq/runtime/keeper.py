@@ -79,7 +79,7 @@ class Keeper:
         self._new_life = new_life
         self._life_due_millis = 0
         store.on_work = self.wake
-        self._lock = threading.RLock()  # what `with` takes, see `Progress`
+        self._lock = threading.RLock()  # what `with` takes, and why each `notify` is for all: see `Progress`
         self._condition = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -103,7 +103,7 @@ class Keeper:
         """Ends the thread and waits for it; a second call does nothing."""
         with self._lock:
             self._stopping = True
-            self._condition.notify()
+            self._condition.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -128,7 +128,7 @@ class Keeper:
     def wake(self) -> None:
         """Makes the thread look again: rows wait, or a spare is needed."""
         with self._lock:
-            self._condition.notify()
+            self._condition.notify_all()
             self._sleeps_until_millis = 0
             self.dormant = self.without_chore = False  # last: after an interrupt the next call does it again
 

@@ -29,7 +29,9 @@ class Progress:
         self.closed = False
 
     def _make_condition(self) -> None:
-        # The plain lock is what `with` takes: a Ctrl-C inside the condition's own methods would leave it locked.
+        # The plain lock is what `with` takes: a Ctrl-C inside the condition's own methods would leave it locked.  One
+        # inside `notify`, or at the end of `wait`, leaves a waiter in its list that waits no more, and the next
+        # `notify` wakes that one and nobody else: each is a `notify_all`, also where one thread waits.
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
 
