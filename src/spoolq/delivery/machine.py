@@ -86,6 +86,7 @@ from spoolq.delivery.outage import OutageBudget
 from spoolq.delivery.poison import PoisonDetector
 from spoolq.delivery.policy import Refusal
 from spoolq.delivery.pulse import Pulse
+from spoolq.delivery.rounds import Rounds
 from spoolq.delivery.window import Window
 from spoolq.errors import SpoolqError
 from spoolq.printable import printable
@@ -156,12 +157,7 @@ class Delivery:
         self._budget = OutageBudget(options.outage_budget_millis)
         self._budget_watched = False
         self._one_round = False
-        self._outcomes: list[tuple[int, str, FailureKind]] = []
-        self._by_role = False
-        self._without_durable: set[int] = set()
-        self._retry_after = 0
-        self._attempt = 0
-        self._round = 0
+        self._rounds = Rounds(options.endpoints)
         self._token_refused = False  # at the last attempt
         self._tokens_refused = 0  # since one was taken
         self.state = State.IDLE
@@ -227,7 +223,7 @@ class Delivery:
         else:
             self._budget.runs(self._now)
         self.outage_since_millis = self._now
-        self._round = 1
+        self._rounds.begin()
         self._resume()
 
     def _resume(self) -> None:
@@ -237,11 +233,7 @@ class Delivery:
             return
         if self._hosts.next() is None:
             self._hosts.new_round()
-            self._outcomes = []
-            self._by_role = False
-            self._without_durable.clear()
-            self._retry_after = 0
-            self._round += 1
+            self._rounds.again()
         self._try_next()
 
     def _try_next(self) -> None:
@@ -255,7 +247,7 @@ class Delivery:
         self.state = State.CONNECTING
         self._endpoint = endpoint
         self.attempts += 1
-        self._attempt += 1
+        self._rounds.attempt += 1
         due = self._due_millis
         limit = None if due is None or self._one_round else max(1, due - self._now)
         self._actions.append(Connect(endpoint, limit))
@@ -302,22 +294,11 @@ class Delivery:
             return
         self._token_refused = False
         self._report_connection("endpoint_attempt_failed", self._endpoint, printable(event.text))
-        state = HostState.TRANSPORT_ERROR
-        if event.kind is FailureKind.ROLE:
-            catching_up = event.role.upper() == "PRIMARY_CATCHUP"
-            state = HostState.TRANSIENT_REJECT if catching_up else HostState.TOPOLOGY_REJECT
-            self._by_role = True
-        elif event.kind is FailureKind.CAP:
-            state = HostState.TOPOLOGY_REJECT
+        self._hosts.failed(self._endpoint, self._rounds.failed(self._endpoint, event))
+        if event.kind is FailureKind.CAP:
             self._caps[self._endpoint] = event.cap_nbytes
-        elif event.kind is FailureKind.DURABLE:
-            state = HostState.TOPOLOGY_REJECT
-            self._without_durable.add(self._endpoint)
-        self._hosts.failed(self._endpoint, state)
-        self._outcomes.append((self._endpoint, printable(event.text), event.kind))
-        self._retry_after = max(self._retry_after, event.retry_after_millis or 0)
-        if event.kind is FailureKind.CAP and self._endpoint_is_too_small(printable(event.text), self._acked + 1):
-            return
+            if self._endpoint_is_too_small(printable(event.text), self._acked + 1):
+                return
         if not self._one_round and self._budget_is_over():
             self._give_up()
         else:
@@ -337,16 +318,16 @@ class Delivery:
 
     def _round_used_up(self) -> None:
         """Every endpoint was tried once: pause, or give up when there was to be one round."""
-        outcomes = self._outcomes_text()
+        outcomes = self._rounds.text
         self._report_connection("all_endpoints_unreachable", None, outcomes)
-        if len(self._without_durable) == len(self._options.endpoints):
+        if self._rounds.none_is_durable:
             self._fail(verdicts.no_durable_acks(outcomes))
             return
         if self._one_round:
             self._give_up()
             return
         self._warn("reconnect", f"no endpoint can be reached, trying again: {outcomes}")
-        hint = min(self._retry_after, self._options.backoff_max_millis)
+        hint = min(self._rounds.retry_after_millis, self._options.backoff_max_millis)
         self._wait(max(self._backoff.next_millis(), hint))
 
     @property
@@ -364,8 +345,7 @@ class Delivery:
         if due is None or self._budget_watched:
             return
         if self._now >= due:
-            self._outcomes = [(self._endpoint, "connected, but it acknowledges nothing", FailureKind.TRANSPORT)]
-            self._by_role = False
+            self._rounds.only(self._endpoint, "connected, but it acknowledges nothing")
             self._give_up()
             return
         self._budget_watched = True
@@ -374,13 +354,10 @@ class Delivery:
     def _give_up(self) -> None:
         tag = verdicts.CONNECTION_LOST if self.was_ever_connected else verdicts.NEVER_CONNECTED
         tag_told = None if self._one_round else tag
-        kinds = {kind for _, _, kind in self._outcomes}
-        self._fail(verdicts.no_connection(self._outcomes_text(), tag_told, self._by_role, kinds))
+        said = self._rounds
+        self._fail(verdicts.no_connection(said.text, tag_told, said.by_role, said.kinds))
         if not self._one_round:
             self._report_connection("budget_exhausted", None, tag)
-
-    def _outcomes_text(self) -> str:
-        return "; ".join(f"{self._options.endpoints[index]}: {text}" for index, text, _ in self._outcomes)
 
     def _wait(self, pause_millis: int) -> None:
         self.state = State.WAITING
@@ -751,11 +728,7 @@ class Delivery:
 
     def _look_for_another(self, why: str, state: HostState, pause_millis: int) -> None:
         self._hosts.lost(self._endpoint, state)
-        self._outcomes = [(self._endpoint, why, FailureKind.TRANSPORT)]
-        self._by_role = False
-        self._without_durable.clear()
-        self._retry_after = 0
-        self._attempt, self._round = 0, int(self._hosts.next() is not None)  # else `_resume` begins the first one
+        self._rounds.lost(self._endpoint, why, goes_on=self._hosts.next() is not None)  # else `_resume` begins one
         self.outage_since_millis = self._now
         self._budget.runs(self._now)
         if pause_millis:
@@ -813,4 +786,5 @@ class Delivery:
     def _report_connection(
         self, kind: str, endpoint: int | None, cause: str = "", *, previous: int | None = None
     ) -> None:
-        self._actions.append(Report(ConnectionEvent(kind, endpoint, cause, previous, self._attempt, self._round)))
+        said = self._rounds
+        self._actions.append(Report(ConnectionEvent(kind, endpoint, cause, previous, said.attempt, said.number)))
