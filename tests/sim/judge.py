@@ -17,6 +17,8 @@ things that behaviour.md 4.3 and 6.5 allow.
 | symbols         | what the server of that connection has been told                               |
 | strikes, poison | behaviour.md 6.4, counted anew                                                 |
 | pauses          | `pacing`                                                                       |
+| budgets         | `outage`                                                                       |
+| caps            | `caps`                                                                         |
 | in flight       | `flight`                                                                       |
 | silence         | with a watchdog: noticed in time, and nothing else is taken for it             |
 | PINGs           | where something asks for them, at most one a period each                       |
@@ -32,9 +34,11 @@ from typing import TYPE_CHECKING, Any, Final
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import AuthError, ConnectError, DurableAckError, ServerRejection, SpoolqError, StorageError
 from tests.sim import frames
+from tests.sim.caps import Caps
 from tests.sim.dictionaries import Dictionaries
 from tests.sim.flight import Flight
 from tests.sim.left import Left
+from tests.sim.outage import LATE_MILLIS, Outage
 from tests.sim.pacing import Pacing, Wrong
 from tests.sim.view import CATEGORIES, DEFAULTS, Item, Question, View
 
@@ -47,8 +51,6 @@ BINARY: Final = 0x82
 _PING: Final = 0x89
 _LINGER_MILLIS: Final = 50
 _OPENS_MILLIS: Final = 200  # what is held up and gets no answer goes out in the end
-_LATE_MILLIS: Final = 80  # a connect may take so long beyond a budget
-_CATCH_UP_HEAD_NBYTES: Final = 28  # what an entry needs beside itself (slot.md 6)
 _TOKENS_MAX: Final = 8  # 401s between two tokens that were taken
 _SILENCE_MILLIS_MAX: Final = 1_800_000
 _NOT_WRITABLE: Final = 0x0C
@@ -98,12 +100,9 @@ class Judge:
         self.pacing = Pacing(self._scenario, now)
         self.flight = Flight()
         self.error: SpoolqError | None = None
-        self.ever_connected = False
         self.stopping = False
-        self._begun_millis = now
-        self._owing_millis: int | None = now  # since when there was no ack progress, where some is due
-        self._owed_until: tuple[int, int | None] = (-1, None)  # a connection that found nothing owed; since when before
-        self._may_owe_since_millis: int | None = None
+        self.outage = Outage(self._scenario, self._now)
+        self.caps = Caps(self._scenario, self.payloads, self._symbols, self._left)
         self._strikes = [0, 0]  # certain, possible
         self._struck_millis = [0, 0]  # when the first of them was
         self._not_writables = 0  # in a row, without progress
@@ -112,7 +111,6 @@ class Judge:
         self._tokens_refused = 0  # since one was taken
         self._patience: list[int] = [self._scenario.half_open_millis] * 2  # with silence: certain, possible
         self._refused: set[int] = set()
-        self._too_small: dict[int, int] = {}
         self._ok_high = self.acked
         self._refusals: dict[int, str] = {}  # since the last connection
         self._droppable: dict[int, str] = {}  # frames whose refusal may make a dead letter of them, and its category
@@ -123,7 +121,6 @@ class Judge:
         self._may_latch: set[str] = set()  # the same, not for certain
         self._question: Question | None = None  # for the resolver; `number` when it was asked
         self._last_question = 0
-        self._overdue = False  # the budget was used up while the resolver was asked
 
     def say(self, text: str) -> None:
         """A line of the trace."""
@@ -149,10 +146,7 @@ class Judge:
         self.payloads.append(payload)
         self.commits.append(0)
         self.dictionaries.of_frame.append(self.dictionaries.life)
-        bound_millis, owing_millis = self._owed_until
-        if bound_millis == self._now():  # the machine may have seen it before the connection
-            self._may_owe_since_millis = owing_millis
-        self._owing()
+        self.outage.published()
         self.worked()
         if self.trace is not None:
             self.say(f"published FSN {fsn}, {len(payload)} bytes")
@@ -173,7 +167,7 @@ class Judge:
         self.settled_down("connects")
         if self._question is not None:
             raise Wrong("a connect while the resolver is asked")
-        self._overdue = False
+        self.outage.connects()
         if self.view is not None:
             raise Wrong("a connect while there is a connection")
         if self.error is not None:
@@ -218,15 +212,9 @@ class Judge:
         if self.view is not None:
             self.view.bound = True
             self.view.life = self.view.wire.life = self.dictionaries.life
-        if not self.ever_connected and self._scenario.begin_budget_millis is not None:
-            self._owing_millis = None  # that was the first connect's time
-        self.ever_connected = True
+        self.outage.bound(owed=self.acked + 1 < len(self.payloads))
         self._refusal, self._token_refused, self._tokens_refused = "", False, 0
         self._refusals.clear()
-        if self.acked + 1 < len(self.payloads):
-            self._owing()
-        else:
-            self._owed_until, self._owing_millis = (self._now(), self._owing_millis), None
 
     # -- what the client sends -------------------------------------------------------------------
     def handed(self, wire: Wire, nbytes: int, messages: list[tuple[int, int, bytes]]) -> None:
@@ -393,7 +381,7 @@ class Judge:
 
     def _progressed(self) -> None:
         self._strikes = [0, 0]
-        self._too_small.clear()
+        self.caps.progressed()
 
     def _took_error(self, view: View, item: Item) -> None:
         category = CATEGORIES.get(item.status, "unknown")
@@ -491,9 +479,9 @@ class Judge:
         self._decided(question, question.policy)
 
     def _decided(self, question: Question, policy: str) -> None:
-        view, now = question.view, self._now()
+        view = question.view
         self._question = None
-        self._overdue = self._budget_left() <= 0
+        self.outage.decided()
         self.counts[f"decided: {policy}"] += 1
         self.say(f"decided: {policy}")
         if policy == "terminal":
@@ -507,7 +495,7 @@ class Judge:
         else:
             self._must_save = question.fsn
         if view.owed_nothing_before:
-            self._owing_millis = now
+            self.outage.begins()
         self._pause_begins(view, policy)
 
     def _not_writable(self, view: View) -> None:
@@ -584,13 +572,12 @@ class Judge:
         self._ok_high = max(self._ok_high, fsn)
         self.settled.append(fsn)
         self._patience = [self._scenario.half_open_millis] * 2
-        self._may_owe_since_millis = None
-        self._owing_millis = self._now() if fsn + 1 < len(self.payloads) else None
+        self.outage.settled(owed=fsn + 1 < len(self.payloads))
         if view.vague:  # when it was read is not known
             view.progressed = True
             self._low = max(self._low, fsn)
             self._strikes[0] = 0
-            self._too_small.clear()
+            self.caps.progressed()
 
     def saves_letter(self, first: int, last: int, fails: bool) -> None:
         """A dead letter is made of the frame, or cannot be made."""
@@ -614,11 +601,11 @@ class Judge:
         self.settled.append(fsn)
         self.flight.dropped()
         self._patience = [self._scenario.half_open_millis] * 2
-        self._owing_millis = self._now()  # there is no connection
+        self.outage.begins()  # there is no connection
         self._droppable.clear()
         self._strikes = [0, 0]
         self._not_writables = 0
-        self._too_small.clear()
+        self.caps.progressed()
 
     def latches(self, error: SpoolqError) -> None:
         """A terminal error."""
@@ -632,15 +619,12 @@ class Judge:
             case DurableAckError():
                 kind, right = "durable", list(self._refusals.values()).count("durable") == self._scenario.endpoints
             case ConnectError(tag=None):
-                once = self._scenario.begin_budget_millis == 0 and not self.ever_connected
+                once = self._scenario.begin_budget_millis == 0 and not self.outage.ever_connected
                 kind, right = "one round", once and len(self._refused) == self._scenario.endpoints
             case ConnectError():
-                kind, right = (
-                    str(error.tag),
-                    self._budget_is_used_up() or self._overdue,
-                )
+                kind, right = str(error.tag), self.outage.is_used_up()
             case ServerRejection(category="frame_too_large"):
-                kind, right = error.category, self._all_too_small()
+                kind, right = error.category, self._no_cap_is_enough()
             case ServerRejection():
                 possible = {self._must_latch, *self._may_latch} if self.view is None else self.view.may_latch
                 kind, right = error.category, error.category in possible
@@ -657,10 +641,10 @@ class Judge:
         view = self._view_of(wire, "closes")
         now = self._now()
         why = view.ended or view.maybe_ended or ("a send that failed" if view.broken and view.bound else "")
-        if not why and self._has_too_small(view):
+        if not why and self.caps.is_too_small(view.cap_nbytes, self.acked + 1):
             why = "a cap that is too small"
             self.counts["caps too small"] += 1
-            self._too_small.setdefault(wire.endpoint, now)
+            self.caps.found(wire.endpoint, now)
         if why in ("", "a cap that is too small") and view.bound and view.life != self.dictionaries.life:
             why, view.least_millis = why or "an older dictionary", 0
             self.pacing.free()
@@ -684,8 +668,8 @@ class Judge:
             raise Wrong("a send failed, and what had come by then is thrown away")
         self._settled_right(view)
         self.view = None
-        view.owed_nothing_before = self._owing_millis is None
-        self._owing()
+        view.owed_nothing_before = not self.outage.runs
+        self.outage.owes()
         self._low = self.acked
         if not view.bound:  # its dictionary does not fit: that is a refusal
             self._refused.add(wire.endpoint)
@@ -730,18 +714,18 @@ class Judge:
         question = self._question
         if question is not None and now - question.asked_millis > (self._scenario.decide_millis or 0) + slack:
             raise Wrong("it waits for an answer beyond its time")
-        if question is None and timeout_millis != 0 and self._budget_left() < -slack:  # 0: only a look
+        if question is None and timeout_millis != 0 and self.outage.left_millis() < -slack:  # 0: only a look
             raise Wrong("it waits beyond its budget")
         if self.view is not None and self._scenario.half_open_millis:
             self._notices_silence(self.view, now)
-        timers = self._scenario.half_open_millis or self._scenario.durable or self._budget_left() <= 1
+        timers = self._scenario.half_open_millis or self._scenario.durable or self.outage.left_millis() <= 1
         polls = timeout_millis == 1 and not timers
         if self.view is not None and polls and now - self.last_work_millis > _LINGER_MILLIS + slack:
             raise Wrong(f"it polls {now - self.last_work_millis} ms after the last work")
 
     def _notices_silence(self, view: View, now: int) -> None:
         silent = now - max(view.heard_millis, view.handed_millis)
-        late = 2 * self._scenario.oversleep_millis + _LATE_MILLIS
+        late = 2 * self._scenario.oversleep_millis + LATE_MILLIS
         if view.handed_fsn > self.acked and silent > self._patience[1] + late:
             raise Wrong(f"nothing came for {silent} ms, frames wait, and it is not noticed")
 
@@ -803,44 +787,8 @@ class Judge:
             raise Wrong(f"it {what} on a connection that is not the present one")
         return self.view
 
-    def _budget_left(self) -> int:
-        """Milliseconds; a large number without a budget."""
-        scenario = self._scenario
-        budget, since = scenario.outage_budget_millis, self._owing_millis
-        if not self.ever_connected and scenario.begin_budget_millis is not None:
-            budget, since = scenario.begin_budget_millis, self._begun_millis
-        return since + budget - self._now() if budget and since is not None else 1 << 40
-
-    def _budget_is_used_up(self) -> bool:
-        """Now, not long ago."""
-        left, earlier = self._budget_left(), self._may_owe_since_millis
-        least = -self._scenario.oversleep_millis - _LATE_MILLIS
-        if earlier is not None:
-            since = self._owing_millis or 0
-            return least <= left + earlier - since <= 0 or least <= left <= 0
-        return least <= left <= 0
-
-    def _owing(self) -> None:
-        """Frames wait, or the connection is gone: the outage budget runs."""
-        if self._owing_millis is None:
-            self._owing_millis = self._now()
-
-    def _has_too_small(self, view: View) -> bool:
-        """Whether the head, or a symbol, is above the cap."""
-        cap, head = view.cap_nbytes, self.acked + 1
-        if cap is None:
-            return False
-        _, commit = self._left.group_of(head)
-        if any(len(payload) > cap for payload in self.payloads[head : commit + 1]):
-            return True
-        symbols = self._symbols
-        most = max((symbols.entries_nbytes(one, one + 1) for one in range(len(symbols))), default=0)
-        return most > cap - _CATCH_UP_HEAD_NBYTES
-
-    def _all_too_small(self) -> bool:
-        now = self._now()
-        if self.view is not None and self._has_too_small(self.view):
-            self._too_small.setdefault(self.view.wire.endpoint, now)
-        if len(self._too_small) < self._scenario.endpoints:
-            return False
-        return now - max(self._too_small.values()) >= self._scenario.cap_gap_window_millis
+    def _no_cap_is_enough(self) -> bool:
+        now, view = self._now(), self.view
+        if view is not None and self.caps.is_too_small(view.cap_nbytes, self.acked + 1):
+            self.caps.found(view.wire.endpoint, now)
+        return self.caps.no_way_is_left(now)
