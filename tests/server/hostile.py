@@ -67,7 +67,7 @@ class Served:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
