@@ -460,7 +460,8 @@ class _Window:
                     event.set()
                 return super().wait(timeout)
 
-        patch.setattr(fork_gate, "_condition", Condition())
+        patch.setattr(fork_gate, "_lock", threading.RLock())
+        patch.setattr(fork_gate, "_condition", Condition(fork_gate._lock))
 
     def stop_behind(self, owner: Any, name: str) -> None:
         real = getattr(owner, name)
@@ -570,6 +571,30 @@ def test_frk_03_a_fork_waits_neither_for_ever_nor_for_its_own_thread(
     assert _in_child(lambda: None) == ""
     assert window.waited.is_set()
     fork_gate._under_way.discard(0)
+
+
+def test_frk_03_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is one for all files of the process; see tests/runtime/test_progress.py."""
+    lock = threading.RLock()
+    monkeypatch.setattr(fork_gate, "_lock", lock)
+    monkeypatch.setattr(fork_gate, "_condition", threading.Condition(lock))
+    enter = threading.Condition.__enter__
+
+    def interrupted(condition: threading.Condition) -> bool:
+        entered = enter(condition)
+        if condition is fork_gate._condition:
+            raise KeyboardInterrupt
+        return entered
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(threading.Condition, "__enter__", interrupted)
+        files.names(str(tmp_path))
+    other = threading.Thread(target=files.names, args=(str(tmp_path),), daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
 
 
 def test_frk_03_what_a_child_still_reads_and_writes_in_a_mapping_is_nobodys(files: Files, tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ from typing import Final
 
 from spoolq import limits
 
-_condition = threading.Condition()  # its lock is held over the fork, and may be taken again by a signal handler
+# Held over the fork, and may be taken again by a signal handler.  It is what `with` takes, not the condition: a Ctrl-C
+# inside the condition's own methods would leave it locked, and with it every file of this process.
+_lock = threading.RLock()
+_condition = threading.Condition(_lock)
 _under_way: Final[set[int]] = set()  # threads
 
 
@@ -29,11 +32,11 @@ class _Noted:
     """See the module's text; not to be nested."""
 
     def __enter__(self) -> None:
-        with _condition:
+        with _lock:
             _under_way.add(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
-        with _condition:
+        with _lock:
             _under_way.discard(threading.get_ident())
             _condition.notify_all()
 
@@ -53,8 +56,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _condition
-    _condition = threading.Condition()
+    global _lock, _condition
+    _lock = threading.RLock()
+    _condition = threading.Condition(_lock)
     _under_way.clear()
 
 
