@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -94,3 +96,11 @@ def test_one_like_it_with_another_value() -> None:
     assert point == Point(1, 2)
     with pytest.raises(TypeError):
         point.replaced(z=3)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_is_equal_and_immutable(way: Callable[[Point], Point]) -> None:
+    copied = way(Point(1, 2))
+    assert copied == Point(1, 2)
+    with pytest.raises(AttributeError, match="immutable"):
+        copied.x = 3  # type: ignore[misc]

@@ -64,6 +64,9 @@ class Frozen(metaclass=_Maker):
         shown = zip(type(self)._fields, _values(self), strict=True)
         return f"{type(self).__qualname__}({', '.join(f'{field}={value!r}' for field, value in shown)})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), _values(self)  # copy and pickle would set the fields one by one
+
     def replaced(self, **changes: Any) -> Self:
         """One like it with other values of these fields."""
         kind = type(self)
