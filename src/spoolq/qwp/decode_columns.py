@@ -11,15 +11,17 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from itertools import pairwise
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spoolq import limits
 from spoolq.columns.types import DECIMALS, FIXED_BYTES, TIMESTAMPS, ColumnType
 from spoolq.qwp import gorilla, inbound, layout
 from spoolq.qwp.layout import Status
 from spoolq.qwp.reader import Reader, WireFault
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Later = Callable[[], list[Any]]
 
@@ -263,6 +265,8 @@ def _decimals(reader: Reader, count: int, width: int) -> tuple[int, Later]:
 
 def decimal_of(unscaled: int, scale: int) -> Decimal:
     """``unscaled / 10**scale``, exact whatever the decimal context says."""
+    from decimal import Decimal  # a slot is opened with this module, and seldom holds a decimal that is looked at
+
     return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))
 
 

@@ -15,13 +15,13 @@ it should be raises `WireFault`, and none of it is guessed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import overload
 
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.columns.types import ColumnType
 from spoolq.columns.varint import varint
+from spoolq.frozen import Frozen
 from spoolq.qwp import inbound, layout
 from spoolq.qwp.decode import read_block_head, read_header
 from spoolq.qwp.decode_columns import column_data
@@ -29,8 +29,7 @@ from spoolq.qwp.layout import Status
 from spoolq.qwp.reader import Reader, WireFault
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Frozen):
     """A message without its dictionary section.
 
     ``texts``: the symbols in use, each once.  ``pieces``: bytes as they stand, and between them the values of

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from spoolq.frozen import Frozen
 from spoolq.spool.manifest import Boundaries
 from spoolq.spool.scan import Segment
 from spoolq.spool.segment_layout import FLAG_MANIFEST_REQUIRED
@@ -37,8 +37,7 @@ class Unreplayable(Exception):
     """What the slot holds cannot be sent in order; the text is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Frozen):
     """``chain`` in order, the active one last; empty: the slot starts anew.
 
     ``promoted``: name of the member that became active although the manifest did not say so; when
@@ -77,7 +76,7 @@ def decide(segments: Sequence[Segment], boundaries: Boundaries | None) -> Decisi
         if segment.name not in members:
             settled = segment.count > 0 and boundaries is not None and segment.end_fsn <= boundaries.head
             (gone if settled or segment.residue is None else kept).append(segment)
-    return replace(found, removed=tuple(gone), quarantined=tuple(kept))
+    return found.replaced(removed=tuple(gone), quarantined=tuple(kept))
 
 
 def _contiguous(chain: Sequence[Segment]) -> None:
@@ -148,7 +147,7 @@ def _empty_active(
     if not live and head == active:
         return Decision(())  # a drained close that was cut short
     if not at_base and ends_there and len(empty) == 1:
-        return Decision((*live, replace(empty[0], base=active)), promoted=empty[0].name, rebase=True)
+        return Decision((*live, empty[0].replaced(base=active)), promoted=empty[0].name, rebase=True)
     if not some_file:
         raise Unreplayable(f"the manifest names FSN {head} to {active}, and there is no segment file")
     last = f"the last frame is FSN {live[-1].end_fsn - 1} in {live[-1].name}" if live else "no frame is left"

@@ -13,11 +13,11 @@ Reads only; one frame's section at a time in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import SymbolDictionaryFull
+from spoolq.frozen import Frozen
 from spoolq.qwp import layout
 from spoolq.spool.chain import Unreplayable
 from spoolq.spool.scan import Reader, Segment, message_flags, parse_section_head
@@ -29,8 +29,7 @@ _FAULTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DictionaryPlan:
+class DictionaryPlan(Frozen):
     """The symbols, and what becomes of the file.
 
     ``action``: "keep" it (cut behind its last whole chunk), "create" one, or "replace" it: set aside, then create.
@@ -42,8 +41,7 @@ class DictionaryPlan:
     warning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ToSend:
+class ToSend(Frozen):
     """The frames that will be sent: FSN ``first`` to ``end - 1``."""
 
     first: int

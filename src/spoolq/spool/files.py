@@ -32,11 +32,11 @@ import stat as stat_module
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
 from spoolq import limits
 from spoolq.errors import StorageError
+from spoolq.frozen import Frozen
 from spoolq.spool.fork_gate import noted
 from spoolq.spool.mapping import Mapping, reserve_blocks
 
@@ -98,16 +98,14 @@ _ADVICE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Frozen):
     """An open file: the descriptor and the path that errors name."""
 
     fd: int
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(Frozen):
     """What stands under a name (links are not followed): ``kind`` and size in bytes."""
 
     kind: Literal["file", "directory", "link", "other"]

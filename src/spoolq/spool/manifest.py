@@ -11,10 +11,10 @@ that takes a segment away from the end (`Manifest.step_back`).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.spool import records
 from spoolq.spool.files import Files, take_back
 from spoolq.spool.records import RecordFile
@@ -23,16 +23,14 @@ NAME: Final = "sf-manifest.bin"
 MAGIC: Final = 0x314D4653  # SFM1
 
 
-@dataclass(frozen=True, slots=True)
-class Boundaries:
+class Boundaries(Frozen):
     """Base of the first live segment, base of the active one."""
 
     head: int
     active: int
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestState:
+class ManifestState(Frozen):
     """What `read_manifest` found: the boundaries, None when the file cannot be used, and its length.
 
     ``one_record``: the other one is damaged or was never written.  ``unwritten``: the file holds not one byte that

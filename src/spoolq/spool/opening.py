@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import StorageError
+from spoolq.frozen import Frozen
 from spoolq.spool.disk import DiskStore
 from spoolq.spool.files import Files
 from spoolq.spool.recovery import OpenedSlot, open_slot
@@ -27,8 +27,7 @@ from spoolq.spool.slot import LiveSlot, check_sizes, fresh_slot
 from spoolq.spool.store import Durability
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedStore:
+class OpenedStore(Frozen):
     """The store, the symbols of all its frames, and what recovery found and did."""
 
     store: DiskStore

@@ -23,12 +23,13 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.errors import SlotRefusedError, StorageError
+from spoolq.frozen import Frozen
 from spoolq.spool import chain as chains
 from spoolq.spool import manifest, records, symbol_log, watermark
 from spoolq.spool.chain import Decision, Unreplayable, decide
@@ -43,8 +44,7 @@ OLD_SUFFIX: Final = ".sfs"
 _NUMBER_MAX: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Seed:
+class Seed(Frozen):
     """Where the counters start (slot.md 5.3).
 
     FSN of the oldest stored frame, of the next one to be published, of the newest that is settled; the first FSN
@@ -60,8 +60,7 @@ class Seed:
     grouped_end_fsn: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(Frozen):
     """A transaction that was never committed and that will be cut off, with all that is behind.
 
     ``nframes`` frames; it begins in ``chain[index]``, at byte ``offset``, behind ``count`` frames that stay.
@@ -110,7 +109,7 @@ class SlotPlan:
         """`chain` as it is without ``tail``."""
         if self.tail is None:
             return self.chain
-        last = replace(self.chain[self.tail.index], count=self.tail.count, append_offset=self.tail.offset)
+        last = self.chain[self.tail.index].replaced(count=self.tail.count, append_offset=self.tail.offset)
         return (*self.chain[: self.tail.index], last)
 
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files
 from spoolq.spool.syncing import Proof
@@ -44,8 +44,7 @@ class UnknownVersion(Exception):
         super().__init__(f"version {version}, and this package knows {_VERSION}")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Frozen):
     """A valid record."""
 
     generation: int

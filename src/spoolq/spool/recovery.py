@@ -183,7 +183,7 @@ class _Work:
         opened.seed = self._plan.seed
         opened.symbols = self._plan.dictionary.table
         opened.chain = tuple(
-            replace(segment, flags=segment.flags | FLAG_MANIFEST_REQUIRED, residue=None) for segment in self._plan.kept
+            segment.replaced(flags=segment.flags | FLAG_MANIFEST_REQUIRED, residue=None) for segment in self._plan.kept
         )
 
     def report(self) -> RecoveryReport:

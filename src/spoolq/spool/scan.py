@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.qwp import layout
 from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files
@@ -45,8 +46,7 @@ class Stopped(Exception):
     """Whoever wanted a slot to be read does not want it any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Residue:
+class Residue(Frozen):
     """Bytes that are not zero behind the last frame: from ``first`` up to, not including, ``end``.
 
     ``unfinished``: all of them lie inside one frame whose CRC was never stored, so it was never published.
@@ -57,8 +57,7 @@ class Residue:
     unfinished: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Frozen):
     """What a file holds.
 
     ``kind``: "segment", "blank" (not one byte that is not zero: a creation cut short) or "corrupt"
@@ -166,7 +165,7 @@ class Window:
         return crc
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)  # not `Frozen`: there is one for each frame of a slot
 class Frame:
     """One frame of a walk: its index, where it starts, its payload's length and first bytes.
 

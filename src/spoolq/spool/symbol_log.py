@@ -31,6 +31,7 @@ from spoolq import limits
 from spoolq.columns.symbols import SymbolTable
 from spoolq.columns.varint import varint
 from spoolq.errors import StorageError, SymbolDictionaryFull
+from spoolq.frozen import Frozen
 from spoolq.spool.crc import crc32c
 from spoolq.spool.files import File, Files, take_back
 from spoolq.spool.syncing import Proof
@@ -189,8 +190,7 @@ def read_symbols(files: Files, slot: str) -> Symbols:
         files.close(file)
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Frozen):
     """A place to roll back to: entries and bytes of the file."""
 
     count: int

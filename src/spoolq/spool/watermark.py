@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from spoolq import limits
+from spoolq.frozen import Frozen
 from spoolq.spool import records
 from spoolq.spool.files import Files
 from spoolq.spool.records import RecordFile
@@ -30,8 +30,7 @@ MAGIC: Final = 0x31574B41  # AKW1
 _GO: Final = struct.Struct("<IIq")
 
 
-@dataclass(frozen=True, slots=True)
-class WatermarkState:
+class WatermarkState(Frozen):
     """What the file says: the FSN (None: it says nothing), the record's generation, its length."""
 
     fsn: int | None
