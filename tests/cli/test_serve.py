@@ -198,6 +198,9 @@ WRONG = {
     "no JSON": ["{", "JSON"],
     "wrong kind": ['[{"answers": [{"frame": 0, "kind": "odd"}]}]', "kind"],
     "a missing field": ['[{"refuse": {}}]', "status"],
+    "nested too deep": ["[" * 100_000, "nested too deep"],
+    "a number without end": ['{"ack_every": ' + "9" * 5_000 + "}", "not JSON"],
+    "a name twice": ['{"no_ack": true, "no_ack": true}', "the script says 'no_ack' twice"],
 }
 
 
@@ -209,6 +212,7 @@ def test_a_wrong_script_is_a_usage_error(tmp_path: Path, text: str, word: str) -
     assert result.exit_code == 2
     assert word in result.stderr
     assert str(path) in result.stderr
+    assert "the script is not JSON: the script" not in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--script", "--auth-file"])
@@ -231,8 +235,8 @@ def test_a_taken_port_is_exit_1() -> None:
         port = json.loads(line)["port"]
         result = CliRunner().invoke(cli, ["serve", "--port", str(port)])
         assert result.exit_code == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
-        assert "--port takes another one" in result.stderr
+        told = f"cannot listen on 127.0.0.1:{port}: Address already in use; --port takes another one, 0 a free one"
+        assert result.stderr == f"Error: {told}\n"
 
 
 @pytest.mark.parametrize(("module", "extra"), [("click", "cli"), ("duckdb", "sql")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from spoolq.cli.main import cli
 from spoolq.server import Auth, QwpServer
 from spoolq.server.duck import DuckStore
+from tests.link.peer import Peer, request
 from tests.ports import free_port
 from tests.server.raw_client import RawClient, block, longs, message, one_row
 
@@ -77,7 +79,33 @@ def test_nobody_there() -> None:
     port = free_port()
     result = run("SELECT 1", "--addr", f"127.0.0.1:{port}")
     assert result.exit_code == 1
-    assert f"no answer from 127.0.0.1:{port}" in result.stderr
+    told = f"no answer from 127.0.0.1:{port}: Connection refused; is `spoolq serve --sql` running?"
+    assert result.stderr == f"Error: {told}\n"
+
+
+_ROWS = "answered with something else than rows"
+_ODD = {
+    "nested too deep": (b"[" * 100_000, "HTTP status 200 and no JSON"),
+    "no columns": (b'{"dataset": [[1]], "count": 1}', _ROWS),
+    "odd columns": (b'{"columns": [1], "dataset": [[1]], "count": 1}', _ROWS),
+    "a short row": (b'{"columns": [{"name": "v", "type": "INT"}], "dataset": [[]], "count": 1}', _ROWS),
+    "no count": (b'{"columns": [{"name": "v", "type": "INT"}], "dataset": [[1]]}', _ROWS),
+}
+
+
+@pytest.mark.parametrize("name", _ODD)
+def test_what_another_server_answers_is_an_error_of_one_line(name: str) -> None:
+    body, word = _ODD[name]
+
+    def talk(sock: socket.socket) -> None:
+        request(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with Peer(talk) as peer:
+        result = run("SELECT 1", "--addr", str(peer.endpoint))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr == f"Error: {peer.endpoint} {'answered with ' * (word != _ROWS)}{word}\n"
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

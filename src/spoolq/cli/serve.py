@@ -126,7 +126,8 @@ def _serve_until(stop: _Stop, server: QwpServer[Any], as_json: bool) -> None:
     except OSError as error:
         server.store.close()
         hint = "; --port takes another one, 0 a free one" if error.errno == errno.EADDRINUSE else ""
-        text = f"cannot listen on {server.host}:{server.port}: {error.strerror}{hint}"
+        why = (error.strerror or str(error)).partition(" (while attempting")[0]  # says the address once more
+        text = f"cannot listen on {server.host}:{server.port}: {why}{hint}"
         raise click.ClickException(text) from None
     try:
         keys, stamp = server.options.dedup_keys, server.options.timestamp_name
@@ -180,7 +181,7 @@ def _read_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as text: {error}") from None
+        raise ConfigError(f"{path} cannot be read as text: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read_auth(path: str) -> Auth:

@@ -65,17 +65,30 @@ def _ask_server(address: _Address, query: str) -> dict[str, Any]:
         response = connection.getresponse()
         body = response.read()
     except (OSError, UnicodeError, http.client.HTTPException) as error:
-        raise click.ClickException(f"no answer from {place}: {error}; is `spoolq serve --sql` running?") from None
+        why = getattr(error, "strerror", None) or error
+        raise click.ClickException(f"no answer from {place}: {why}; is `spoolq serve --sql` running?") from None
     finally:
         connection.close()
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         why = _REFUSED.get(response.status, "")
         raise click.ClickException(f"{place} answered with HTTP status {response.status} and no JSON{why}") from None
-    if not isinstance(answer, dict) or not {"dataset", "error"} & set(answer):
+    if not isinstance(answer, dict) or not ("error" in answer or _has_rows(answer)):
         raise click.ClickException(f"{place} answered with something else than rows")
     return answer
+
+
+def _has_rows(answer: dict[str, Any]) -> bool:
+    """Whether `_show` can show it: somebody else may listen there."""
+    columns, rows = answer.get("columns"), answer.get("dataset")
+    return (
+        isinstance(columns, list)
+        and all(isinstance(column, dict) and {"name", "type"} <= set(column) for column in columns)
+        and isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == len(columns) for row in rows)
+        and isinstance(answer.get("count"), int)
+    )
 
 
 _REFUSED: Final = {

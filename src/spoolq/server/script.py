@@ -231,8 +231,12 @@ def from_json(text: str) -> tuple[Script, ...]:
     """Scripts from a JSON list of objects (or one object); raises ConfigError that names the place."""
     try:
         found = json.loads(text, object_pairs_hook=_without_doubles)
-    except json.JSONDecodeError as error:
+    except ConfigError:  # a ValueError, too
+        raise
+    except ValueError as error:  # also a number of more digits than Python reads
         raise ConfigError(f"the script is not JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError("the script is not JSON that can be read: it is nested too deep") from None
     return tuple(
         _read(Script, item, f"script[{n}]") for n, item in enumerate(found if isinstance(found, list) else [found])
     )
