@@ -21,6 +21,7 @@ from spoolq.spool.opening import open_store
 from spoolq.spool.recovery import open_slot
 from tests.interop.peer import RecordingPeer
 from tests.ports import NOBODY
+from tests.sender.harness import until
 from tests.spool import slot_maker
 from tests.spool.disk_slot import replay
 from tests.spool.recovered import ID, Outcome, payload, payloads, recover
@@ -163,7 +164,9 @@ def test_rec_09_our_sender_delivers_what_a_killed_official_client_left(tmp_path:
 def test_wmk_01_invariant_22_partly_acknowledged_slot_of_the_official_client(tmp_path: Path) -> None:
     """Acknowledged and trimmed in part by a server that then goes away."""
     acked = 120
+    first_segment = tmp_path / ID / "sf-0000000000000000.sfa"
     with contextlib.ExitStack() as until_acked:
+        until_acked.callback(until, lambda: not first_segment.exists())  # its own thread trims, when it comes to it
         server = until_acked.enter_context(RecordingPeer())
         address = f"127.0.0.1:{server.port}"
         _killed_writer(
