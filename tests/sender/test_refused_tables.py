@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -125,6 +129,33 @@ def test_6_3_a_frame_that_cannot_be_looked_at_is_refused_all_the_same(
     else:
         monkeypatch.setattr("spoolq.qwp.decode.read_header", not_ours)
     server.release_acks()
+    event = handler.wait_for()
+    assert (event.from_fsn, event.tables) == (1, ())
+    with pytest.raises(ServerRejection, match="refused FSN 1: schema mismatch"):
+        sender.close()
+
+
+class _Finder(MetaPathFinder):
+    """Cannot look for the decoder."""
+
+    def __init__(self, make_error: Callable[[], Exception]) -> None:
+        self._make_error = make_error
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "spoolq.qwp.decode":
+            raise self._make_error()
+
+
+@pytest.mark.parametrize("make_error", [partial(OSError, errno.EMFILE, "no descriptor"), ImportError, MemoryError])
+def test_6_3_without_the_decoder_a_frame_is_refused_all_the_same(
+    server: QwpServer, monkeypatch: pytest.MonkeyPatch, make_error: Callable[[], Exception]
+) -> None:
+    """It is loaded at the first refusal, which opens files."""
+    handler = Recorder()
+    sender = open_sender(server, handler=handler)
+    monkeypatch.delitem(sys.modules, "spoolq.qwp.decode")  # the server has loaded it
+    monkeypatch.setattr(sys, "meta_path", [_Finder(make_error), *sys.meta_path])
+    _refused(sender, "trades")
     event = handler.wait_for()
     assert (event.from_fsn, event.tables) == (1, ())
     with pytest.raises(ServerRejection, match="refused FSN 1: schema mismatch"):

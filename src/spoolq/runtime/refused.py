@@ -21,9 +21,12 @@ _LOG: Final = logging.getLogger("spoolq.delivery")
 
 def tables_of(log: Outgoing, fsn: int) -> tuple[str, ...]:
     """Their names in the order of their blocks, at most `TABLES_MAX`."""
-    from spoolq.qwp.decode import table_names  # a sender that is never refused anything does without the decoder
-    from spoolq.qwp.reader import WireFault
-
+    try:  # a sender that is never refused anything does without the decoder
+        from spoolq.qwp.decode import table_names
+        from spoolq.qwp.reader import WireFault
+    except (OSError, ImportError, MemoryError) as error:  # an import opens files
+        _LOG.debug("the tables of FSN %d are not known: %s", fsn, error)
+        return ()
     try:
         run = log.run(fsn, 1, 1)
         if run is None:
