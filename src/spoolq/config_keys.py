@@ -464,9 +464,8 @@ KEYS: Final[tuple[Key, ...]] = (
         read_int(-MILLIS_MAX, MILLIS_MAX),
         5_000,
         "5000",
-        "milliseconds; 0 or less: no wait for acknowledgements",
-        "How long `close()` waits for acknowledgements before it raises, and for room in a full queue for what is "
-        "still buffered; with 0 or less room is waited for up to `sf_append_deadline_millis`.",
+        "milliseconds; 0 or less: no wait",
+        "How long `close()` waits for acknowledgements before it raises.",
         "behaviour.md 2.7",
     ),
     Key(

@@ -421,12 +421,11 @@ class Sender(DropIn):
         """Publishes what is buffered, waits for the acknowledgements, ends the threads.
 
         The wait lasts at most ``close_flush_timeout_millis`` (0 or less: not at all); then
-        DeliveryTimeout, everything being closed nevertheless.  A full queue is waited for in the same time (0 or
-        less: up to ``sf_append_deadline_millis``); then BackpressureError, and the buffered rows are lost.  A
-        Ctrl-C ends the wait, and goes on when everything is closed; what was not delivered is in its notes.
-        A latched terminal error is raised by the first call, with a note that names the frames not delivered and
-        where they are, and the number of rows that could not be published.  ``flush=False`` forgets the buffered
-        rows; published frames are still waited for.  A second call does nothing.
+        DeliveryTimeout, everything being closed nevertheless.  A Ctrl-C ends the wait, and goes on when everything
+        is closed; what was not delivered is in its notes.  A latched terminal error is raised by
+        the first call, with a note that names the frames not delivered and where they are, and the number of rows
+        that could not be published.  ``flush=False`` forgets the buffered rows; published frames are still waited
+        for.  A second call does nothing.
 
         In a signal handler, and in a token provider, it may run inside another call of this sender on the same
         thread, which cannot end meanwhile.  Then closing begins on a thread of its own and this returns at once;

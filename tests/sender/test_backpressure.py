@@ -263,7 +263,7 @@ def test_close_ends_the_wait_for_room_with_a_closed_error(server: QwpServer) -> 
     sender_closed = Call(sender.close)
     with pytest.raises(ClosedError):
         call.outcome()
-    clock.wait_for_wait(10_000)  # close itself may wait for room, as long as for the server
+    clock.wait_for_wait(20_000)  # close itself may wait for room
     server.release_acks()
     sender_closed.outcome()
     assert _landed(server) == [0, 1, 2]

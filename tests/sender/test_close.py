@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from spoolq import Sender, TimestampMicros
-from spoolq.errors import (
-    AuthError,
-    BackpressureError,
-    ClosedError,
-    DeliveryTimeout,
-    ReentryError,
-    ServerRejection,
-    SpoolqError,
-    StorageError,
-)
-from spoolq.spool.segment_file import SegmentFile
+from spoolq.errors import AuthError, ClosedError, DeliveryTimeout, ReentryError, ServerRejection, SpoolqError
 from spoolq.testing import Answer, QwpServer, Refuse, Reject, Script
 
-from .harness import (
-    Call,
-    Recorder,
-    StepClock,
-    free_port,
-    keeper_rests,
-    numbers,
-    open_sender,
-    publish,
-    publish_unanswered,
-    put,
-    until,
-)
-from .raw_server import BINARY, RawServer
+from .harness import Call, Recorder, StepClock, free_port, numbers, open_sender, publish, publish_unanswered, put
+from .raw_server import RawServer
 
 
 @pytest.fixture
@@ -448,188 +423,13 @@ def test_after_a_close_that_found_no_room_no_timer_publishes_the_rows(server: Qw
     closing = Call(sender.close)
     clock.wait_for_wait(1_000)
     clock.advance(1_000)  # the last publish has given up: the row is lost, and the error says so
-    clock.wait_for_wait(4_000)  # what is left of the time for the server
+    clock.wait_for_wait(5_000)
     assert sender._engine.keeper._due_millis() is None
     server.release_acks()
     with pytest.raises(SpoolqError, match="no room") as caught:
         closing.outcome()
     assert caught.value.in_doubt is False
     assert [row["n"] for row in server.store.rows("t")] == [0, 1]
-
-
-_HURRIES = 100
-_TIGHT = "sf_max_segment_bytes=65536;sf_max_total_bytes=131072;sf_append_deadline_millis=20000;"
-
-
-def _fill(sender: Sender, *more: int) -> None:
-    """Two frames that nobody has answered; for the rows that are buffered then, each of its own table, is no room."""
-    for number in (0, 1, *more):
-        sender.row(f"t{number}", columns={"b": b"x" * 60_000}, at=TimestampMicros(number + 1))
-        if number < 2:
-            sender.flush()
-
-
-@contextmanager
-def _closing(sender: Sender, clock: StepClock) -> Iterator[Call]:
-    """A `close` under way; where the test fails it ends all the same."""
-    call = Call(sender.close)
-    try:
-        yield call
-    finally:
-        for _ in range(_HURRIES if call.is_alive() else 0):
-            clock.advance(60_000)
-            call.join(0.1)
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_CLS_02_close_waits_for_room_no_longer_than_for_the_server(
-    server: QwpServer, tmp_path: Path, on_disk: bool
-) -> None:
-    clock = StepClock()
-    slot = f"sf_dir={tmp_path};" if on_disk else ""
-    sender = open_sender(server, _TIGHT + slot + "close_flush_timeout_millis=1000;", clock=clock)
-    server.hold_acks()
-    _fill(sender, 2)
-    with _closing(sender, clock) as closing:
-        clock.wait_for_wait(1_000)
-        clock.advance(999)
-        assert closing.is_alive()
-        clock.advance(1)
-        with pytest.raises(
-            BackpressureError, match=r"within 1000 ms.*close\(\) gives.*raise close_flush_timeout_"
-        ) as caught:
-            closing.outcome()  # no second wait: the time is over for the server, too
-    lost, unacked = caught.value.__notes__
-    assert lost == "1 buffered rows could not be published and are lost"
-    assert "close() gave up after 1000 ms" in unacked
-    server.release_acks()
-
-
-def test_CLS_02_a_full_disk_is_waited_for_no_longer_either(
-    server: QwpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = StepClock()
-    extra = f"sf_dir={tmp_path};sf_max_segment_bytes=65536;sf_max_total_bytes=1m;close_flush_timeout_millis=1000;"
-    sender = open_sender(server, extra, clock=clock)
-    server.hold_acks()
-    until(lambda: keeper_rests(sender))
-
-    def full(*_: object, **__: object) -> NoReturn:
-        raise StorageError("cannot make the segment: No space left on device", errno=errno.ENOSPC)
-
-    monkeypatch.setattr(SegmentFile, "create", full)
-    _fill(sender, 2)
-    until(lambda: sender._engine.store.stats().trouble)
-    with _closing(sender, clock) as closing:
-        clock.wait_for_wait(1_000)
-        clock.advance(1_000)
-        with pytest.raises(BackpressureError, match=r"within 1000 ms.*No space left.*raise close_flush_") as caught:
-            closing.outcome()
-    assert caught.value.__notes__[0] == "1 buffered rows could not be published and are lost"
-    server.release_acks()
-
-
-def test_CLS_02_room_that_comes_leaves_the_rest_of_the_time_for_the_server() -> None:
-    clock = StepClock()
-    with RawServer() as server:
-        extra = _TIGHT + "initial_connect_retry=async;close_flush_timeout_millis=1000;"
-        sender = open_sender(server.conf, extra, clock=clock)
-        server.accept()
-        _fill(sender, 2)
-        assert [server.read()[0] for _ in range(2)] == [BINARY] * 2
-        with _closing(sender, clock) as closing:
-            clock.wait_for_wait(1_000)
-            clock.advance(400)
-            server.ok(0)
-            until(lambda: sender._engine.store.published_fsn == 2)
-            clock.wait_for_wait(600)
-            clock.advance(599)
-            assert closing.is_alive()
-            clock.advance(1)
-            with pytest.raises(DeliveryTimeout, match="gave up after 1000 ms"):
-                closing.outcome()
-
-
-def test_CLS_02_all_parts_of_the_last_publish_wait_for_room_together() -> None:
-    """An acknowledgement makes room for one of two tables, and none comes for the other one."""
-    clock = StepClock()
-    with RawServer() as server:
-        extra = _TIGHT + "initial_connect_retry=async;close_flush_timeout_millis=1000;"
-        sender = open_sender(server.conf, extra, clock=clock)
-        server.accept()
-        _fill(sender, 2, 3)
-        assert [server.read()[0] for _ in range(2)] == [BINARY] * 2
-        with _closing(sender, clock) as closing:
-            clock.wait_for_wait(1_000)
-            clock.advance(400)
-            server.ok(0)
-            until(lambda: sender._engine.store.published_fsn == 2)
-            clock.wait_for_wait(600)
-            clock.advance(600)
-            with pytest.raises(BackpressureError, match="within 600 ms") as caught:
-                closing.outcome()
-    assert caught.value.in_doubt
-    assert caught.value.__notes__[0] == "1 buffered rows could not be published and are lost"
-
-
-def test_CLS_02_the_append_deadline_holds_when_it_is_the_shorter_one(server: QwpServer) -> None:
-    clock = StepClock()
-    sender = open_sender(server, _TIGHT + "close_flush_timeout_millis=27000;", clock=clock)
-    server.hold_acks()
-    _fill(sender, 2)
-    with _closing(sender, clock) as closing:
-        clock.wait_for_wait(20_000)
-        clock.advance(20_000)
-        clock.wait_for_wait(7_000)
-        clock.advance(7_000)
-        with pytest.raises(
-            BackpressureError, match=r"within 20000 ms.*wait for the server, or raise sf_max_total_bytes"
-        ):
-            closing.outcome()
-    server.release_acks()
-
-
-def test_CLS_02_rows_are_not_lost_because_the_next_segment_takes_longer_than_close_may(
-    server: QwpServer, tmp_path: Path
-) -> None:
-    """There is room, below the cap and on the disk; only the keeper has not made it yet."""
-    clock = StepClock()
-    extra = f"sf_dir={tmp_path};sf_max_segment_bytes=65536;sf_max_total_bytes=1m;close_flush_timeout_millis=1;"
-    sender = open_sender(server, extra, clock=clock)
-    server.hold_acks()
-    _fill(sender, 2, 3, 4)
-    until(lambda: keeper_rests(sender))
-    keeping = sender._engine.store._keep_lock
-    keeping.acquire()
-    with _closing(sender, clock) as closing:
-        try:
-            for millis in (1, 100, 100):
-                clock.wait_for_wait(millis)
-                clock.advance(millis)
-            clock.wait_for_wait(100)
-        finally:
-            keeping.release()
-        with pytest.raises(DeliveryTimeout, match="4 published") as caught:
-            closing.outcome()
-    assert not hasattr(caught.value, "__notes__")
-    server.release_acks()
-
-
-@pytest.mark.parametrize("timeout", [0, -1])
-def test_CLS_02_a_fast_close_skips_the_wait_for_the_server_only(server: QwpServer, timeout: int) -> None:
-    """behaviour.md 2.7: what is buffered may wait for room as long as an append may."""
-    clock = StepClock()
-    sender = open_sender(server, _TIGHT + f"close_flush_timeout_millis={timeout};", clock=clock)
-    server.hold_acks()
-    _fill(sender, 2)
-    with _closing(sender, clock) as closing:
-        clock.wait_for_wait(20_000)
-        clock.advance(20_000)
-        with pytest.raises(
-            BackpressureError, match=r"within 20000 ms.*wait for the server, or raise sf_max_total_bytes"
-        ):
-            closing.outcome()
-    server.release_acks()
 
 
 def test_close_from_a_conversion_hook_is_an_error_and_the_sender_goes_on(server: QwpServer) -> None:

@@ -47,7 +47,6 @@ class Closing:
         self._error: BaseException | None = None  # of a close that nobody waited for
         self._store_kept = False  # `close` has ended, but the sync of what stays in the slot failed
         self._rows_lost = 0  # buffered rows that `close` could not publish
-        self._waited_millis = 0  # of the time for the server: the last publish waits for its acknowledgements, too
         self.io_ended = False
         self._io_left = False
 
@@ -165,25 +164,14 @@ class Closing:
             steps.note(text)
 
     def _last_publish(self, flush: bool) -> None:
-        """No more rows; what is buffered is published, or forgotten.
-
-        It may wait for room as long as `_drain` would wait for the server; without a limit of that the append
-        deadline holds alone (behaviour.md 2.7: a fast close skips the other wait only).
-        """
-        timeout_millis = self._engine.config.close_flush_timeout_millis
-        publisher = self._engine.publisher
+        """No more rows; what is buffered is published, or forgotten."""
         if flush:
             with suppress(StorageError):  # the publish says it
                 self._engine.retry_sync()
         with self._engine.rows:
             try:
                 if flush:
-                    before = publisher.waited_millis
-                    try:
-                        most = timeout_millis if timeout_millis > 0 else None
-                        publisher.publish(while_closing=True, waits_millis_max=most)
-                    finally:
-                        self._waited_millis = publisher.waited_millis - before
+                    self._engine.publisher.publish(while_closing=True)
                 else:
                     self._engine.rows.clear()
             finally:
@@ -193,7 +181,7 @@ class Closing:
                     self._engine.rows.latched = ClosedError("the sender is closed")
 
     def _drain(self) -> None:
-        """Waits for the acknowledgements, with what is left of the time for it; raises a terminal error in any case."""
+        """Waits for the acknowledgements as long as the setting says; raises a terminal error in any case."""
         timeout_millis = self._engine.config.close_flush_timeout_millis
         store = self._engine.store
         self._engine.hurry()
@@ -203,7 +191,7 @@ class Closing:
 
         what = f"close() gave up after {timeout_millis} ms"
         try:
-            reached = self._engine.progress.wait_until(drained, max(timeout_millis - self._waited_millis, 0))
+            reached = self._engine.progress.wait_until(drained, max(timeout_millis, 0))
         except ClosedError:  # by a Ctrl-C, see `close`
             reached, what = False, "close() was interrupted"
         if not reached and timeout_millis > 0:

@@ -14,8 +14,7 @@ either buffered or published, never both.
 
 A batch of the common kind takes the same steps in one, by `handover`.
 
-Room is waited for up to the append deadline, by each frame; any trim ends the wait (behaviour.md 3.4).  The last
-publish of a `close` has a bound for all its waits together.
+Room is waited for up to the append deadline; any trim ends the wait (behaviour.md 3.4).
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from spoolq.spool import Room, Store
 
 _LOG = logging.getLogger("spoolq.spool")
 _STALL_WARN_MILLIS = 5_000  # behaviour.md 3.4
-_LOOK_MILLIS = 100
 
 
 class Publisher:
@@ -72,9 +70,6 @@ class Publisher:
         self._while_closing = False
         self._stalled = False  # the call that is under way had to wait for room
         self._kept = ""
-        self._waits_end_millis: int | None = None  # of the call that is under way, in terms of `waited_millis`
-        #: How long all calls together have waited for room.
-        self.waited_millis = 0
         self.handover = Handover(rows, store, gorilla=gorilla)
         self.frame_nbytes_max = 0
         self._row_nbytes_max = 0  # the largest limit that a row may have been taken under
@@ -99,7 +94,6 @@ class Publisher:
         *,
         wait: bool = True,
         while_closing: bool = False,
-        waits_millis_max: int | None = None,
         kept: str = "the rows are still buffered: flush again",
     ) -> int | None:
         """Publishes all buffered rows; the FSN of the last frame, None when nothing was buffered.
@@ -107,9 +101,7 @@ class Publisher:
         Raises BackpressureError when no room came in time (at once with ``wait=False``), the
         latched terminal error when one ends the wait, ClosedError when the sender begins to close
         meanwhile (not with ``while_closing``, which is close's own), FrameTooLarge for a row that
-        fits no frame.  ``waits_millis_max`` is for all waits of this call together, beside the append deadline;
-        a segment that is being made is waited for longer.
-        ``kept`` says in the first of them how things stand.
+        fits no frame.  ``kept`` says in the first of them how things stand.
         """
         try:
             fsn = self.handover.publish()
@@ -119,7 +111,6 @@ class Publisher:
         if fsn >= 0:
             return fsn
         self._while_closing, self._stalled, self._kept = while_closing, False, kept
-        self._waits_end_millis = None if waits_millis_max is None else self.waited_millis + waits_millis_max
         rows = self._rows
         if not len(rows):
             return None
@@ -196,7 +187,6 @@ class Publisher:
         """
         store, symbols = self._store, self._symbols
         self._while_closing = self._stalled = False
-        self._waits_end_millis = None
         if len(message) > self.frame_nbytes_max:
             raise FrameTooLarge(
                 f"a message of {len(message)} bytes is above {self.frame_nbytes_max}, the most the endpoint and a "
@@ -256,35 +246,18 @@ class Publisher:
             return room is not None
 
         deadline_millis = self._append_deadline_millis if wait else 0
-        most_millis = deadline_millis
-        if self._waits_end_millis is not None:
-            most_millis = max(0, min(deadline_millis, self._waits_end_millis - self.waited_millis))
-        try:
-            while not self._progress.wait_until(came, most_millis, while_closing=self._while_closing):
-                left_millis = deadline_millis - (self._clock.now_millis() - started)
-                if left_millis <= 0 or not self._is_being_made():
-                    break
-                most_millis = min(left_millis, _LOOK_MILLIS)
-        finally:
-            self.waited_millis += self._clock.now_millis() - started
+        self._progress.wait_until(came, deadline_millis, while_closing=self._while_closing)
         if room is None:
             waited = f" within {self._clock.now_millis() - started} ms" if wait else ""
-            raising = "sf_max_total_bytes"
-            if wait and left_millis > 0:
-                raising = f"close_flush_timeout_millis, or {raising}"
             then = (
                 "close() gives the buffered rows up: before it, flush and wait for the server"
                 if self._while_closing
                 else f"{kept} when the server catches up"
             )
             raise BackpressureError(
-                f"no room for a frame of {nbytes} bytes{waited}: {self._full()}; {then}, or raise {raising}"
+                f"no room for a frame of {nbytes} bytes{waited}: {self._full()}; {then}, or raise sf_max_total_bytes"
             )
         return room
-
-    def _is_being_made(self) -> bool:
-        """Whether the keeper is at it and nothing stands in its way: rows are not lost for want of a moment."""
-        return not self._store.stats().trouble and not self._is_at_cap()
 
     def _is_at_cap(self) -> bool:
         """Whether only an acknowledgement makes room; a spare that is being made is no news."""
