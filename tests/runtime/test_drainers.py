@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from spoolq.delivery.drain import Outcome
+from spoolq.errors import SpoolqError
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.drainers import GRACE_MILLIS, STOP_MILLIS, Drainers
 from spoolq.stats import DrainerStatus
@@ -249,7 +250,7 @@ def test_a_thread_that_cannot_start_leaves_no_trace(monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SpoolqError, match="spoolq-drainer-0 cannot be started: can't start new thread"):
             pool.submit("one")
     pool.close()
     assert [status.outcome for status in pool.snapshot()] == ["stopped"]

@@ -15,9 +15,9 @@ from types import FrameType
 import pytest
 
 from spoolq import Sender
-from spoolq.errors import AuthError, ConfigError, ConnectError, RoleMismatchError, StorageError
+from spoolq.errors import AuthError, ConfigError, ConnectError, RoleMismatchError, SpoolqError, StorageError
 from spoolq.frozen import Frozen
-from spoolq.runtime import engine, lifecycle, storage
+from spoolq.runtime import engine, lifecycle, storage, threads
 from spoolq.runtime.engine import Engine
 from spoolq.spool import opening
 from spoolq.spool.disk import DiskStore
@@ -110,6 +110,7 @@ _STEPS = {
         Engine._make_loop,
         Engine._start,
         Engine._start_drainers,
+        threads.start,
         storage.open_storage,
         opening.open_store,
         DiskStore.open.__func__,
@@ -269,16 +270,17 @@ def test_an_exhausted_table_of_descriptors_is_no_broken_log(
 # --- SND-07 ---------------------------------------------------------------------------------------
 
 
-def test_SND_07_a_thread_that_cannot_start_still_closes_cleanly(server: QwpServer, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["spoolq-io", "spoolq-keeper"])
+def test_SND_07_a_thread_that_cannot_start_still_closes_cleanly(server: QwpServer, monkeypatch, name: str) -> None:
     real = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
-        if thread.name == "spoolq-io":
+        if thread.name == name:
             raise RuntimeError("can't start new thread")
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="new thread"):
+    with pytest.raises(SpoolqError, match=f"{name} cannot be started: can't start new thread; either"):
         open_sender(server)
     server.wait_for(lambda: server.connections[0].closed_by == "client_close")
     assert _sender_threads() == [], "the keeper has ended"

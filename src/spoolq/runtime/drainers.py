@@ -30,6 +30,7 @@ from spoolq.link import TlsOptions, Tokens
 from spoolq.runtime import settings
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.drainer import Drainer, DrainSetup
+from spoolq.runtime.threads import start
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool.files import Files
 from spoolq.spool.orphans import find_orphans
@@ -82,7 +83,7 @@ class Drainers:
         thread = threading.Thread(target=self._run, name=f"spoolq-drainer-{number}", daemon=True)
         self._threads.add(thread)
         try:
-            thread.start()
+            start(thread)
         except BaseException:
             self._threads.discard(thread)
             raise

@@ -57,6 +57,7 @@ from spoolq.runtime.refused import tables_of
 from spoolq.runtime.reports import ConnectionListener, ErrorHandler, ProgressHandler, Reports
 from spoolq.runtime.steps import Steps
 from spoolq.runtime.storage import open_storage
+from spoolq.runtime.threads import start
 from spoolq.stats import DrainerStatus, SenderStats
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Engine:
         self.publisher.handover.sleeper = sleepers if self._wakes_keeper else loop
         self.thread = thread = threading.Thread(target=self._run_io, args=(loop,), name="spoolq-io", daemon=True)
         try:
-            thread.start()
+            start(thread)
         except BaseException:
             self.thread = None
             raise

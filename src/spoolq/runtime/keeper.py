@@ -31,6 +31,7 @@ from spoolq.columns import RowBuffer
 from spoolq.errors import BackpressureError, SpoolqError, StorageError
 from spoolq.runtime.clock import Clock
 from spoolq.runtime.new_life import NewLife
+from spoolq.runtime.threads import start
 from spoolq.runtime.throttle import Throttle
 from spoolq.spool import Store
 
@@ -97,7 +98,7 @@ class Keeper:
     def start(self) -> None:
         """Starts the thread."""
         self._thread = threading.Thread(target=self._run, name="spoolq-keeper", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def stop(self) -> None:
         """Ends the thread and waits for it; a second call does nothing."""
