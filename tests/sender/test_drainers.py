@@ -295,7 +295,7 @@ def test_orp_09_a_drainer_that_cannot_start_closes_the_connected_sender(
     with QwpServer() as server:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
-            with pytest.raises(SpoolqError, match="spoolq-drainer-[01] cannot be started: can't start new thread"):
+            with pytest.raises(SpoolqError, match=r"spoolq-drainer-[01] cannot be started: can't start new thread"):
                 open_sender(server, tmp_path)
         server.wait_for(lambda: all(record.closed_by is not None for record in server.connections))
         assert {thread.name for thread in threading.enumerate()} & {"spoolq-io", "spoolq-keeper"} == set()
