@@ -28,6 +28,23 @@ def test_a_beginning_in_front_of_an_ellipsis_is_hidden(dots: str) -> None:
     assert hide(f"hu{dots}", "Bearer hunter2secret") == f"hu{dots}", "that may be anything"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"\u0070\u003ds\/\u00e4\u0027",  # as Gson and PHP write JSON
+        r"p\u003Ds\u002F\u00E4\u0027",
+        "p&#x3D;s&#x2F;&#xE4;&#39;",  # as Mustache and Handlebars write HTML
+        "p&#x3d;s&#x2f;&#xe4;&apos;",
+        "p=s/\u00c3\u00a4'",  # UTF-8 in a header, which is read as Latin-1
+        "p=s/?'",  # by who has ASCII alone
+    ],
+)
+def test_a_secret_is_hidden_in_whatever_way_each_character_is_escaped(written: str) -> None:
+    header = authorization("bob", "p=s/\u00e4'", None)
+    assert hide(f"bob:{written}, {written}!", header) == "bob:[secret], [secret]!"
+    assert hide(f"bob:{written[:-1]}", header) == "bob:[secret]", "cut in the last character or before it"
+
+
 def test_basic_is_hidden_as_base64_and_as_the_password() -> None:
     header = authorization("bob", "a:b", None)
     assert header == "Basic Ym9iOmE6Yg=="

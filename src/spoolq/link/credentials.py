@@ -5,13 +5,12 @@ reason of a CLOSE, the text of an error frame.  `hide` takes the credentials out
 sees it: the token, or the base64 of Basic and the password as it was before that, as it stands or as it is written in a
 URL, in JSON, in HTML.  A beginning that the end of the text or an ellipsis cuts off is hidden, too.
 
-Imported for a sender that has credentials, when it is opened: others need no alphabets of HTML and JSON.
+Imported for a sender that has credentials, when it is opened: others need no alphabet of HTML.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from functools import lru_cache
 from html import escape
@@ -22,6 +21,7 @@ from spoolq.qwp import upgrade
 _HIDDEN: Final = "[secret]"
 _CUT_MIN: Final = 3  # a shorter beginning may be anything
 _ELLIPSES: Final = ("...", "\u2026")
+_SHORT: Final = {" ": {"+"}, "/": {"\\/"}, '"': {'\\"'}, "'": {"&apos;", "\\'"}, "\\": {"\\\\"}}  # in URLs, JSON, HTML
 
 
 def authorization(username: str | None, password: str | None, token: str | None) -> str | None:
@@ -62,24 +62,26 @@ def _end(said: str, start: int, secret: str) -> int:
     at = start
     for count, character in enumerate(secret):
         ways = _ways_to_write(character)
-        way = next((way for way in ways if said.startswith(way, at)), None)
-        if way is None:
+        if not said.startswith(ways, at):
             if count < _CUT_MIN:
                 return start
             if said.startswith(_ELLIPSES, at):
                 return at
             return len(said) if any(way.startswith(said[at:]) for way in ways) else start
-        at += len(way)
+        at += len(next(way for way in ways if said.startswith(way, at)))
     return at
 
 
 @lru_cache(256)
 def _ways_to_write(character: str) -> tuple[str, ...]:
     """How others write one character of a secret, the longest first."""
-    percent = "".join(f"%{byte:02x}" for byte in character.encode())
-    ways = {character, percent, percent.upper(), json.dumps(character)[1:-1], escape(character), f"&#{ord(character)};"}
-    if character == " ":
-        ways.add("+")
+    code, utf8, utf16 = ord(character), character.encode(), character.encode("utf-16-be")
+    percent = "".join(f"%{byte:02x}" for byte in utf8)
+    json = "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(utf16[::2], utf16[1::2], strict=True))
+    ways = {character, percent, percent.upper(), json, json.upper().replace("U", "u")}
+    ways |= {escape(character), f"&#{code};", f"&#x{code:x};", f"&#x{code:X};"}
+    ways |= _SHORT.get(character, set())
     if not character.isascii():
-        ways.add("\ufffd")  # in a body that is not UTF-8
+        # In a body that is not UTF-8, by who has ASCII alone, in a header.
+        ways |= {"\ufffd", "?", utf8.decode("latin-1")}
     return tuple(sorted(ways, key=len, reverse=True))
