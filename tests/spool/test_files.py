@@ -597,6 +597,29 @@ def test_frk_03_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(
     assert not other.is_alive()
 
 
+def test_frk_03_a_child_of_a_signal_handler_that_came_in_the_gate_gets_out_of_it(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler returns there, and the lock that this thread holds is not the child's own."""
+    forked: list[int] = []
+
+    class Interrupted(set[int]):
+        def discard(self, thread: int) -> None:
+            super().discard(thread)
+            forked.append(os.fork())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fork_gate, "_under_way", Interrupted())
+        got_out = False
+        try:
+            files.names(str(tmp_path))
+            got_out = True
+        finally:
+            if forked == [0]:
+                os._exit(not got_out)
+    assert os.waitpid(forked[0], 0)[1] == 0
+
+
 def test_frk_03_what_a_child_still_reads_and_writes_in_a_mapping_is_nobodys(files: Files, tmp_path: Path) -> None:
     """A thread that forks may be in the middle of a frame; the child must neither die of that nor change the file."""
     file = files.create(str(tmp_path / "data"))

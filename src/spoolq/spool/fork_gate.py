@@ -38,7 +38,8 @@ class _Noted:
     def __exit__(self, *_: object) -> None:
         with _lock:
             _under_way.discard(threading.get_ident())
-            _condition.notify_all()
+            with suppress(RuntimeError):  # a signal handler has forked just now: this is the child, where nobody waits
+                _condition.notify_all()
 
 
 noted: Final = _Noted()
