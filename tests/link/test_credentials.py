@@ -45,6 +45,18 @@ def test_a_secret_is_hidden_in_whatever_way_each_character_is_escaped(written: s
     assert hide(f"bob:{written[:-1]}", header) == "bob:[secret]", "cut in the last character or before it"
 
 
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        (r"p\\s", r"p\\s, p\\\\s, p\\&#115;"),  # two backslashes: as they are, in JSON, in HTML
+        ("ps&", "ps&amp;, ps&, ps&#38;"),
+        ("p%25<", "p%25<, p%2525%3C, p%25&lt;"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_hidden_in_both(secret: str, written: str) -> None:
+    assert hide(f"{written}!", f"Bearer {secret}") == "[secret], [secret], [secret]!"
+
+
 def test_basic_is_hidden_as_base64_and_as_the_password() -> None:
     header = authorization("bob", "a:b", None)
     assert header == "Basic Ym9iOmE6Yg=="

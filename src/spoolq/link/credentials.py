@@ -56,25 +56,31 @@ def hide(said: str, header: str | None, tokens: Iterable[str] = ()) -> str:
 
 
 def _end(said: str, start: int, secret: str) -> int:
-    """Where the secret that begins at ``start`` ends; ``start`` when none does."""
-    if said.startswith(secret, start):
-        return start + len(secret)
-    at = start
+    """Where the secret that begins at ``start`` ends; ``start`` when none does.
+
+    Two backslashes may be one of the secret's or both: all ways to read a text are followed, and the longest counts.
+    """
+    if not said.startswith(_ways_to_write(secret[0]), start):
+        return start
+    ends = {start}
     for count, character in enumerate(secret):
         ways = _ways_to_write(character)
-        if not said.startswith(ways, at):
-            if count < _CUT_MIN:
-                return start
-            if said.startswith(_ELLIPSES, at):
-                return at
-            return len(said) if any(way.startswith(said[at:]) for way in ways) else start
-        at += len(next(way for way in ways if said.startswith(way, at)))
-    return at
+        before, ends = ends, {at + len(way) for at in ends for way in ways if said.startswith(way, at)}
+        if not ends:
+            return max(start, *(_cut(said, at, ways) for at in before)) if count >= _CUT_MIN else start
+    return max(ends)
+
+
+def _cut(said: str, at: int, ways: tuple[str, ...]) -> int:
+    """Where a beginning of a secret ends, whose next character is not at ``at``; 0 when nothing has cut it off."""
+    if said.startswith(_ELLIPSES, at):
+        return at
+    return len(said) if any(way.startswith(said[at:]) for way in ways) else 0
 
 
 @lru_cache(256)
 def _ways_to_write(character: str) -> tuple[str, ...]:
-    """How others write one character of a secret, the longest first."""
+    """How others write one character of a secret."""
     code, utf8, utf16 = ord(character), character.encode(), character.encode("utf-16-be")
     percent = "".join(f"%{byte:02x}" for byte in utf8)
     json = "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(utf16[::2], utf16[1::2], strict=True))
@@ -84,4 +90,4 @@ def _ways_to_write(character: str) -> tuple[str, ...]:
     if not character.isascii():
         # In a body that is not UTF-8, by who has ASCII alone, in a header.
         ways |= {"\ufffd", "?", utf8.decode("latin-1")}
-    return tuple(sorted(ways, key=len, reverse=True))
+    return tuple(ways)
