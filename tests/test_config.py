@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -611,6 +612,19 @@ def test_no_error_shows_a_secret_cfg_03(conf: str) -> None:
             assert error.__context__ is None
         assert SECRET not in str(error)
         error = error.__cause__
+
+
+@pytest.mark.parametrize("setting", ["username={};password=p", "username=u;password={}", "token={}"])
+def test_credentials_that_no_request_can_hold_are_refused_cfg_03(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of an environment variable that are not UTF-8; the I/O thread's error showed the whole request."""
+    key = setting.partition("={}")[0].rpartition(";")[2]
+    conf = f"ws::addr=h;{setting};".format("hunter2\xe9")
+    monkeypatch.setitem(os.environb, b"QDB_CLIENT_CONF", conf.encode("latin-1"))
+    with pytest.raises(ConfigError, match=f"^{key}.*holds a byte that is not UTF-8") as caught:
+        from_env()
+    assert caught.value.key == key
+    assert ("hunter2" in str(caught.value)) == (key == "username")
+    str(caught.value).encode()
 
 
 def test_a_refused_secret_is_not_shown_either_cfg_03() -> None:

@@ -30,6 +30,7 @@ COUNT_MAX: Final = (1 << 31) - 1
 _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
 _VALUE: Final = re.compile(r"((?:[^;]+|;;)*)(?:;|\Z)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _SIZE: Final = re.compile(r"([0-9]{1,20})(?:([kmgt])b?)?", re.IGNORECASE)
 _SHIFT: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
 _BAD_IN_HOST: Final = re.compile(r"[\s/@?#\[\]\\]")
@@ -88,7 +89,9 @@ def check_text(value: str) -> None:
 
 
 def read_text(text: str) -> str:
-    """Any text."""
+    """Any text that UTF-8 can write; the reason shows nothing of it."""
+    if _SURROGATE.search(text):
+        raise ValueError("holds a byte that is not UTF-8 (or a lone surrogate, as which Python reads one)")
     return text
 
 

@@ -96,7 +96,7 @@ class Key(Frozen):
 
 
 def _read_secret(text: str) -> Secret:
-    return Secret(text)
+    return Secret(read_text(text))
 
 
 def _read_readable_file(text: str) -> str:
