@@ -452,16 +452,14 @@ class _Window:
         self._patch = patch
         self.reached, self.leave = threading.Event(), threading.Event()
         self.waited = threading.Event()
-        told = self.waited, self.leave
+        pause = fork_gate._pause
 
-        class Condition(threading.Condition):
-            def wait(self, timeout: float | None = None) -> bool:
-                for event in told:
-                    event.set()
-                return super().wait(timeout)
+        def told() -> None:
+            self.waited.set()
+            self.leave.set()
+            pause()
 
-        patch.setattr(fork_gate, "_lock", threading.RLock())
-        patch.setattr(fork_gate, "_condition", Condition(fork_gate._lock))
+        patch.setattr(fork_gate, "_pause", told)
 
     def stop_behind(self, owner: Any, name: str) -> None:
         real = getattr(owner, name)
@@ -573,39 +571,77 @@ def test_frk_03_a_fork_waits_neither_for_ever_nor_for_its_own_thread(
     fork_gate._under_way.discard(0)
 
 
-def test_frk_03_a_ctrl_c_in_a_method_of_the_condition_keeps_nobody_out(
+@pytest.mark.parametrize("note", ["add", "discard"])
+def test_frk_03_a_signal_handler_in_the_gate_may_wait_for_another_thread_that_comes_to_it(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
+) -> None:
+    """It closes another sender, say, whose keeper opens a file."""
+    got_in: list[bool] = []
+
+    def handler() -> None:
+        other = threading.Thread(target=files.names, args=(str(tmp_path),), daemon=True)
+        other.start()
+        other.join(10)
+        got_in.append(not other.is_alive())
+
+    class Interrupted(set[int]):
+        def add(self, thread: int, /) -> None:
+            super().add(thread)
+            self._noted("add")
+
+        def discard(self, thread: object, /) -> None:
+            super().discard(thread)
+            self._noted("discard")
+
+        def _noted(self, name: str) -> None:
+            if name == note and threading.current_thread() is threading.main_thread():
+                handler()
+
+    monkeypatch.setattr(fork_gate, "_under_way", Interrupted())
+    files.names(str(tmp_path))
+    assert got_in == [True]
+
+
+def test_frk_03_what_another_thread_begins_while_one_forks_waits_for_it(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is one for all files of the process; see tests/runtime/test_progress.py."""
-    lock = threading.RLock()
-    monkeypatch.setattr(fork_gate, "_lock", lock)
-    monkeypatch.setattr(fork_gate, "_condition", threading.Condition(lock))
-    enter = threading.Condition.__enter__
+    told: list[str] = []
+    withdrew = threading.Event()
+    scan = files._scandir
 
-    def interrupted(condition: threading.Condition) -> bool:
-        entered = enter(condition)
-        if condition is fork_gate._condition:
-            raise KeyboardInterrupt
-        return entered
+    class Told(set[int]):
+        def discard(self, thread: object, /) -> None:
+            super().discard(thread)
+            told.append("no longer noted")
+            withdrew.set()
 
-    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
-        patched.setattr(threading.Condition, "__enter__", interrupted)
-        files.names(str(tmp_path))
-    other = threading.Thread(target=files.names, args=(str(tmp_path),), daemon=True)
-    other.start()
-    other.join(10)
-    assert not other.is_alive()
+    def told_scan(*arguments: Any) -> Any:
+        told.append("opens")
+        return scan(*arguments)
+
+    fork_gate._before_fork()
+    try:
+        files.names(str(tmp_path))  # a signal handler of the thread that forks
+        monkeypatch.setattr(fork_gate, "_under_way", Told())
+        monkeypatch.setattr(files, "_scandir", told_scan)
+        thread = threading.Thread(target=files.names, args=(str(tmp_path),))
+        thread.start()
+        assert withdrew.wait(10)
+    finally:
+        fork_gate._after_fork_in_parent()
+    thread.join()
+    assert told == ["no longer noted", "opens", "no longer noted"]
 
 
 def test_frk_03_a_child_of_a_signal_handler_that_came_in_the_gate_gets_out_of_it(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The handler returns there, and the lock that this thread holds is not the child's own."""
+    """The handler returns there, and what this thread was about to give back is not the child's."""
     forked: list[int] = []
 
     class Interrupted(set[int]):
-        def discard(self, thread: int) -> None:
-            super().discard(thread)
+        def add(self, thread: int, /) -> None:
+            super().add(thread)
             forked.append(os.fork())
 
     with monkeypatch.context() as patched:

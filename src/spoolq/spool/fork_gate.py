@@ -9,22 +9,25 @@ knows of: it would keep a lock of its parent's alive, or the blocks of a removed
 comes meanwhile waits for the fork, which is short.  A call that hangs, as on a disk that is gone, does not keep a
 process from forking: `limits.FORK_WAIT_SECONDS_MAX`.
 
-A thread never waits for itself: the fork may be in a signal handler that has interrupted such a call.
+A thread never waits for itself: the fork may be in a signal handler that has interrupted such a call.  Nor does a call
+hold a lock while it makes its note: a handler that comes there may wait for another thread, as `close` does, and that
+one opens and closes files, too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from typing import Final
 
 from spoolq import limits
 
-# Held over the fork, and may be taken again by a signal handler.  It is what `with` takes, not the condition: a Ctrl-C
-# inside the condition's own methods would leave it locked, and with it every file of this process.
-_lock = threading.RLock()
-_condition = threading.Condition(_lock)
+_LOOK_SECONDS: Final = 0.001
+
+_lock = threading.RLock()  # held over the fork, and may be taken again by a signal handler that forks
+_forking: Final[list[int]] = []  # the thread that forks; again for each fork of a handler meanwhile
 _under_way: Final[set[int]] = set()  # threads
 
 
@@ -32,34 +35,45 @@ class _Noted:
     """See the module's text; not to be nested."""
 
     def __enter__(self) -> None:
-        with _lock:
-            _under_way.add(threading.get_ident())
+        thread = threading.get_ident()
+        _under_way.add(thread)  # before the look, as the fork notes itself before it looks: one of them sees the other
+        while _forking and thread not in _forking:
+            _under_way.discard(thread)
+            with _lock:
+                pass
+            _under_way.add(thread)
 
     def __exit__(self, *_: object) -> None:
-        with _lock:
-            _under_way.discard(threading.get_ident())
-            with suppress(RuntimeError):  # a signal handler has forked just now: this is the child, where nobody waits
-                _condition.notify_all()
+        _under_way.discard(threading.get_ident())
 
 
 noted: Final = _Noted()
 
 
 def _before_fork() -> None:
-    own = {threading.get_ident()}
-    _condition.acquire()
-    _condition.wait_for(lambda: _under_way <= own, limits.FORK_WAIT_SECONDS_MAX)
+    thread = threading.get_ident()
+    _lock.acquire()
+    _forking.append(thread)
+    end = time.monotonic() + limits.FORK_WAIT_SECONDS_MAX
+    while not _under_way <= {thread} and time.monotonic() < end:
+        _pause()
+
+
+def _pause() -> None:
+    time.sleep(_LOOK_SECONDS)
 
 
 def _after_fork_in_parent() -> None:
-    with suppress(RuntimeError):  # a Ctrl-C came before the lock was taken
-        _condition.release()
+    if threading.get_ident() in _forking:  # else a Ctrl-C came before
+        _forking.pop()
+    with suppress(RuntimeError):  # likewise
+        _lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _lock, _condition
+    global _lock
     _lock = threading.RLock()
-    _condition = threading.Condition(_lock)
+    _forking.clear()
     _under_way.clear()
 
 
