@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +354,17 @@ def test_an_unknown_key_comes_with_the_one_that_is_most_like_it(key: str, meant:
         with pytest.raises(ConfigError) as caught:
             refused()
         assert str(caught.value) == f"unknown configuration key: {key}; did you mean {meant}?"
+
+
+def test_an_unknown_key_is_told_when_nothing_can_be_loaded_cfg_03(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            raise OSError(errno.EMFILE, "no descriptor")
+
+    monkeypatch.delitem(sys.modules, "difflib", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder()])
+    with pytest.raises(ConfigError, match=r"^unknown configuration key: sf_dirr$"):
+        parse("ws::addr=h;sf_dirr=1;")
 
 
 def test_behind_a_secret_nothing_is_offered() -> None:

@@ -230,8 +230,10 @@ def _unknown(name: str, position: int, previous: Key | None) -> ConfigError:
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     """The end of an error's text that offers the name most like this one; empty when none is."""
-    from difflib import get_close_matches  # errors alone pay for it
-
+    try:
+        from difflib import get_close_matches  # errors alone pay for it
+    except OSError:  # an import opens files, and there may be no descriptor left
+        return ""
     found = get_close_matches(name[:_SHOWN_CHARACTERS_MAX].lower(), names, 1, _LIKENESS_MIN)
     return f"; did you mean {found[0]}?" if found else ""
 
