@@ -71,3 +71,9 @@ def test_tokens_of_earlier_connects_are_remembered_up_to_a_bound() -> None:
         tokens.keep("the same")
     assert options.hide("tok-39, tok-25, the same") == "[secret], [secret], [secret]"
     assert len(tokens.given) == 16
+
+
+def test_more_than_an_error_may_say_is_not_looked_at() -> None:
+    """A header of 8 KiB that repeats the beginning of a secret would keep the I/O thread for seconds."""
+    said = "a" * 1_022 + "hunter"
+    assert ConnectOptions(authorization="Bearer hunter2").hide(said) == "a" * 1_022 + "hu"

@@ -96,6 +96,7 @@ class ConnectOptions(Frozen):
             return said
         from spoolq.link.credentials import hide  # loaded when the credentials were, see `runtime.settings`
 
+        said = said[: limits.ERROR_TEXT_BYTES_MAX]  # what repeats the beginning of a secret takes long
         return hide(said, self.authorization, () if self.tokens is None else self.tokens.given)
 
     def __repr__(self) -> str:
